@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Renewal says whether a key is followed by a new one.
+// +kubebuilder:validation:Enum=Never;BeforeExpiry;Always
+type Renewal string
+
+const (
+	// RenewalNever: one key, and that is it.
+	RenewalNever Renewal = "Never"
+	// RenewalBeforeExpiry: a new key in time before an unused one expires.
+	RenewalBeforeExpiry Renewal = "BeforeExpiry"
+	// RenewalAlways: also a new key once a device has used the one before.
+	RenewalAlways Renewal = "Always"
+)
+
+// AuthKeySpec says what a device that signs in with the key becomes, and where
+// the key goes.
+// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || duration(self.renewBefore) > duration('0s')",message="renewBefore must be longer than nothing, such as 8h"
+// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.ttlDays) || duration(self.renewBefore).getHours() < self.ttlDays * 24",message="renewBefore must be shorter than the key's lifetime of ttlDays days: make it shorter, or ttlDays larger"
+type AuthKeySpec struct {
+	CommonSpec `json:",inline"`
+
+	// description of the key in the organisation. Default: the name of this
+	// resource.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('[^ ]')",message="description must not be blank: leave it out to use the resource's name"
+	Description string `json:"description,omitempty"`
+
+	// deviceName is the name that the device gets when it signs in with the
+	// key. Default: the device's host name.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	DeviceName string `json:"deviceName,omitempty"`
+
+	// tags that the device gets when it signs in with the key: at most 10, each
+	// of at most 30 lower-case letters, digits, underscores and hyphens.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=10
+	Tags []Tag `json:"tags,omitempty"`
+
+	// ttlDays is how many days the key can be used, 1 to 90. Default: 1. A
+	// change makes a new key.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=90
+	TTLDays int32 `json:"ttlDays,omitempty"`
+
+	// secret says where the key goes: a Secret in this namespace, which the
+	// operator creates. One that belongs to something else is never
+	// overwritten.
+	// +optional
+	// +kubebuilder:default={key: "auth.key"}
+	Secret AuthKeySecret `json:"secret,omitzero"`
+
+	// renewal says whether the key is followed by a new one: "Never";
+	// "BeforeExpiry", in time before an unused key expires; "Always", also once
+	// a device has used it. The key before is revoked as soon as the new one is
+	// in the Secret. Default: Never.
+	// +optional
+	// +kubebuilder:default=Never
+	Renewal Renewal `json:"renewal,omitempty"`
+
+	// renewBefore is how long before its expiry a key is renewed, such as 8h.
+	// It must be shorter than the key's lifetime. Default: a third of the
+	// lifetime.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=duration
+	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
+}
+
+// AuthKeySecret says where the key goes.
+// +kubebuilder:validation:XValidation:rule="!has(self.labels) || self.labels.all(k, !k.startsWith('rpi-connect.dev/'))",message="labels under rpi-connect.dev/ are the operator's own: choose another prefix"
+// +kubebuilder:validation:XValidation:rule="!has(self.annotations) || self.annotations.all(k, !k.startsWith('rpi-connect.dev/'))",message="annotations under rpi-connect.dev/ are the operator's own: choose another prefix"
+type AuthKeySecret struct {
+	// name of the Secret. Default: the name of this resource.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="secret.name must be the name of a Secret: lower-case letters, digits, hyphens and dots"
+	Name string `json:"name,omitempty"`
+
+	// key of the Secret's data that holds the auth key. Default: auth.key, the
+	// name of the file that rpi-connect looks for.
+	// +optional
+	// +kubebuilder:default="auth.key"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
+
+	// labels of the Secret.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// annotations of the Secret.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// AuthKeyStatus says how the key is. It never holds the key itself.
+type AuthKeyStatus struct {
+	CommonStatus `json:",inline"`
+
+	// secretName is the Secret that holds the key.
+	// +optional
+	SecretName string `json:"secretName,omitempty"`
+
+	// createdAt is when the key was made.
+	// +optional
+	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
+
+	// expiresAt is when the key can no longer be used.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+
+	// exchangedAt is when a device signed in with the key.
+	// +optional
+	ExchangedAt *metav1.Time `json:"exchangedAt,omitempty"`
+}
+
+// AuthKey is a single-use key that signs one device in to the organisation, and
+// the Secret it is delivered in.
+//
+// Connect shows a key once, when it is made. The operator makes sure beforehand
+// that the Secret is its own, puts the key there and nowhere else, and revokes a
+// key that could not be stored. The Secret carries the key's id and expiry as
+// annotations; it goes with this resource.
+//
+// Changing description, deviceName or tags changes the key where Connect can do
+// that; ttlDays, or a key that can no longer be edited, makes a new key and
+// revokes the one before. A lost Secret is replaced with a new key.
+//
+// Ready is True with the reason Usable while the key waits for its device, and
+// Exchanged once a device has used it. A key that nobody used in time is Expired
+// and leaves the Secret; one that somebody removed from the organisation is
+// Revoked.
+//
+// Deleting the resource revokes the key. A device that has signed in with it is
+// not affected.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=authkeys,categories=connect,shortName=rpikey
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.status.secretName`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="ID",type=string,priority=1,JSONPath=`.status.id`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type AuthKey struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec says what a device that signs in with the key becomes, and where the
+	// key goes.
+	// +required
+	Spec AuthKeySpec `json:"spec"`
+
+	// status says how the key is.
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status AuthKeyStatus `json:"status,omitzero"`
+}
+
+// GetCommonSpec returns the part of the spec that every kind has.
+func (a *AuthKey) GetCommonSpec() *CommonSpec { return &a.Spec.CommonSpec }
+
+// GetCommonStatus returns the part of the status that every kind has.
+func (a *AuthKey) GetCommonStatus() *CommonStatus { return &a.Status.CommonStatus }
+
+// AuthKeyList is a list of AuthKeys.
+// +kubebuilder:object:root=true
+type AuthKeyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []AuthKey `json:"items"`
+}

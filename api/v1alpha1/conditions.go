@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Condition types. Ready, Reconciling and Stalled follow kstatus, so that Argo
+// CD, Flux and `kubectl wait` understand them.
+const (
+	// ConditionReady says whether the remote side is as the spec says.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while Ready is Unknown, and absent
+	// otherwise.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True while Ready is False, and absent otherwise.
+	ConditionStalled = "Stalled"
+	// ConditionSuspended is True while the annotation
+	// rpi-connect.dev/suspend keeps the operator away.
+	ConditionSuspended = "Suspended"
+	// ConditionSynced is False where Connect does not take over a part of
+	// the spec although the resource is Ready.
+	ConditionSynced = "Synced"
+)
+
+// Reasons of conditions that every kind uses. A reason says what to do about it;
+// the message says the details.
+const (
+	// ReasonAvailable: nothing to do; the remote object is there.
+	ReasonAvailable = "Available"
+	// ReasonCreating: nothing to do; it is being created.
+	ReasonCreating = "Creating"
+	// ReasonUpdating: nothing to do; it is being changed.
+	ReasonUpdating = "Updating"
+	// ReasonDeleting: nothing to do; it is being deleted.
+	ReasonDeleting = "Deleting"
+	// ReasonSuspended: remove the annotation rpi-connect.dev/suspend to go on.
+	ReasonSuspended = "Suspended"
+	// ReasonAccessTokenMissing: create the Secret, or the key in it, that
+	// spec.accessTokenSecretRef names.
+	ReasonAccessTokenMissing = "AccessTokenMissing" //nolint:gosec // a reason, not a credential
+	// ReasonAccessTokenRejected: put a valid access token into the Secret.
+	ReasonAccessTokenRejected = "AccessTokenRejected" //nolint:gosec // a reason, not a credential
+	// ReasonThrottled: wait; the hourly request budget is spent, and the
+	// message says until when.
+	ReasonThrottled = "Throttled"
+	// ReasonInvalid: correct the spec; Connect refuses it, and the message has
+	// its words.
+	ReasonInvalid = "Invalid"
+	// ReasonBillingRequired: set up billing for the organisation.
+	ReasonBillingRequired = "BillingRequired"
+	// ReasonConflict: choose another name or key; the one in the spec belongs
+	// to something else in the organisation.
+	ReasonConflict = "Conflict"
+	// ReasonAlreadyClaimed: delete this resource or the other one that the
+	// message names; both are about the same remote object.
+	ReasonAlreadyClaimed = "AlreadyClaimed"
+	// ReasonConnectUnavailable: wait; Connect cannot be reached or answers with
+	// errors.
+	ReasonConnectUnavailable = "ConnectUnavailable"
+	// ReasonNotFound: correct the id in the annotation rpi-connect.dev/id;
+	// nothing in the organisation has it.
+	ReasonNotFound = "NotFound"
+	// ReasonDeletionRefused: do what the message says, or set
+	// spec.deletionPolicy to Orphan; Connect refuses to delete it.
+	ReasonDeletionRefused = "DeletionRefused"
+)
+
+// Reasons of a DeviceIdentity.
+const (
+	// ReasonAwaitingSignature: sign status.signingRequest.digest with the
+	// device's key, and put the signature into spec.signing.signature.
+	ReasonAwaitingSignature = "AwaitingSignature"
+	// ReasonSignatureInvalid: sign status.signingRequest.digest anew; the
+	// signature is stale or made with another key.
+	ReasonSignatureInvalid = "SignatureInvalid"
+	// ReasonIdentityExchanged: change the device itself; the identity has
+	// become a device, and Connect ignores deviceName and tags from then on.
+	ReasonIdentityExchanged = "IdentityExchanged"
+)
+
+// Reasons of an AuthKey.
+const (
+	// ReasonUsable: use the key in the Secret.
+	ReasonUsable = "Usable"
+	// ReasonExchanged: nothing to do; a device has signed in with the key.
+	ReasonExchanged = "Exchanged"
+	// ReasonExpired: delete the AuthKey, or set spec.renewal; nobody used the
+	// key in time.
+	ReasonExpired = "Expired"
+	// ReasonRevoked: delete the AuthKey, or its Secret to have a new key made;
+	// somebody removed the key from the organisation.
+	ReasonRevoked = "Revoked"
+	// ReasonSecretConflict: choose another spec.secret.name; the Secret belongs
+	// to something else.
+	ReasonSecretConflict = "SecretConflict"
+)
+
+// Reasons of a Deployment.
+const (
+	// ReasonArtefactNotReady: wait, or look at the Artefact.
+	ReasonArtefactNotReady = "ArtefactNotReady"
+	// ReasonDeviceNotFound: wait for the device to sign in, or correct
+	// spec.device.
+	ReasonDeviceNotFound = "DeviceNotFound"
+	// ReasonDeviceAmbiguous: make spec.device match one device only.
+	ReasonDeviceAmbiguous = "DeviceAmbiguous"
+	// ReasonPending: wait; the device has not picked the deployment up yet.
+	ReasonPending = "Pending"
+	// ReasonInProgress: wait; the device is installing.
+	ReasonInProgress = "InProgress"
+	// ReasonSucceeded: nothing to do; the device runs the artefact.
+	ReasonSucceeded = "Succeeded"
+	// ReasonFailed: look at status.stateReason; a new attempt is a new
+	// Deployment.
+	ReasonFailed = "Failed"
+	// ReasonCancelled: nothing to do; it was cancelled.
+	ReasonCancelled = "Cancelled"
+	// ReasonSuperseded: nothing to do; a newer deployment took its place.
+	ReasonSuperseded = "Superseded"
+	// ReasonDeadlineExceeded: see why the device was offline; no device picked
+	// the deployment up in time, so it was cancelled.
+	ReasonDeadlineExceeded = "DeadlineExceeded"
+)
+
+// Reasons of events that are not reasons of conditions too.
+const (
+	// EventCreated: the remote object was created.
+	EventCreated = "Created"
+	// EventAdopted: a remote object that was there already was taken over.
+	EventAdopted = "Adopted"
+	// EventUpdated: the remote object was changed.
+	EventUpdated = "Updated"
+	// EventDeleted: the remote object was deleted.
+	EventDeleted = "Deleted"
+	// EventArtefactRetained: Connect keeps an artefact that has been deployed.
+	EventArtefactRetained = "ArtefactRetained"
+	// EventLeftBehind: a resource was let go although its remote object stays.
+	EventLeftBehind = "LeftBehind"
+	// EventSecretWritten: an auth key was written to its Secret.
+	EventSecretWritten = "SecretWritten" //nolint:gosec // a reason, not a credential
+	// EventKeyLost: a key may be left in the organisation that is in no
+	// Secret.
+	EventKeyLost = "KeyLost"
+	// EventKeyRevoked: a key that is in no Secret was revoked.
+	EventKeyRevoked = "KeyRevoked"
+	// EventStateChanged: a deployment's state changed.
+	EventStateChanged = "StateChanged"
+)

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// DeploymentSpec says what is deployed to which device.
+// +kubebuilder:validation:XValidation:rule="has(self.artefactRef) != has(self.artefactID)",message="set exactly one of artefactRef and artefactID"
+// +kubebuilder:validation:XValidation:rule="has(self.artefactRef) == has(oldSelf.artefactRef) && (!has(self.artefactRef) || self.artefactRef == oldSelf.artefactRef)",message="artefactRef cannot be changed: a Deployment runs once, create a new one instead"
+// +kubebuilder:validation:XValidation:rule="has(self.artefactID) == has(oldSelf.artefactID) && (!has(self.artefactID) || self.artefactID == oldSelf.artefactID)",message="artefactID cannot be changed: a Deployment runs once, create a new one instead"
+// +kubebuilder:validation:XValidation:rule="self.device == oldSelf.device",message="device cannot be changed: a Deployment runs once, create a new one instead"
+// +kubebuilder:validation:XValidation:rule="(has(self.force) && self.force) == (has(oldSelf.force) && oldSelf.force)",message="force cannot be changed: a Deployment runs once, create a new one instead"
+// +kubebuilder:validation:XValidation:rule="!has(self.pendingDeadline) || duration(self.pendingDeadline) > duration('0s')",message="pendingDeadline must be longer than nothing, such as 24h"
+type DeploymentSpec struct {
+	CommonSpec `json:",inline"`
+
+	// artefactRef names the Artefact, in this namespace, to deploy. The
+	// Deployment waits until it is Ready. It cannot be changed.
+	// +optional
+	ArtefactRef *ArtefactReference `json:"artefactRef,omitempty"`
+
+	// artefactID is the id, in the organisation, of an artefact that has no
+	// Artefact here. It cannot be changed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ArtefactID string `json:"artefactID,omitempty"`
+
+	// device says which device to deploy to. It must match exactly one; the
+	// Deployment waits until there is one. It cannot be changed.
+	// +required
+	Device DeviceReference `json:"device,omitzero"`
+
+	// cancel set to true cancels the deployment, if it can still be cancelled.
+	// Default: false.
+	// +optional
+	Cancel bool `json:"cancel,omitempty"`
+
+	// force set to true deploys even if the device's newest deployment is of
+	// the same artefact: for a device that was reflashed. Default: false. It
+	// cannot be changed.
+	// +optional
+	Force bool `json:"force,omitempty"`
+
+	// pendingDeadline is how long the device may take to pick the deployment
+	// up, such as 24h; after that it is cancelled. Default: as long as it
+	// takes.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=duration
+	PendingDeadline *metav1.Duration `json:"pendingDeadline,omitempty"`
+}
+
+// ArtefactReference names an Artefact in the resource's own namespace.
+type ArtefactReference struct {
+	// name of the Artefact.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// DeviceReference says which device is meant, in exactly one way.
+// +kubebuilder:validation:XValidation:rule="(has(self.id) ? 1 : 0) + (has(self.name) ? 1 : 0) + (has(self.serialNumber) ? 1 : 0) + (has(self.query) ? 1 : 0) == 1",message="set exactly one of id, name, serialNumber and query"
+type DeviceReference struct {
+	// id of the device in the organisation.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ID string `json:"id,omitempty"`
+
+	// name of the device in the organisation.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	Name string `json:"name,omitempty"`
+
+	// serialNumber of the device, as /proc/cpuinfo shows it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	SerialNumber string `json:"serialNumber,omitempty"`
+
+	// query in Connect's own words, such as "model:5 tag:lab": free text (a name
+	// or serial number) and the qualifiers model:, memory:, os: and tag:, all of
+	// which must match.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	Query string `json:"query,omitempty"`
+}
+
+// DeploymentStatus says how far the deployment is.
+type DeploymentStatus struct {
+	CommonStatus `json:",inline"`
+
+	// deviceID is the id of the device.
+	// +optional
+	DeviceID string `json:"deviceID,omitempty"`
+
+	// deviceName is the name that the device had when it was found.
+	// +optional
+	DeviceName string `json:"deviceName,omitempty"`
+
+	// artefactID is the id of the artefact.
+	// +optional
+	ArtefactID string `json:"artefactID,omitempty"`
+
+	// state is Connect's own word: pending, in_progress, succeeded, failed or
+	// cancelled.
+	// +optional
+	State string `json:"state,omitempty"`
+
+	// stateReason is what Connect says about a failed deployment.
+	// +optional
+	StateReason string `json:"stateReason,omitempty"`
+
+	// createdAt is when the deployment was made.
+	// +optional
+	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
+
+	// updatedAt is when its state changed last.
+	// +optional
+	UpdatedAt *metav1.Time `json:"updatedAt,omitempty"`
+}
+
+// Deployment deploys one artefact to one device, once.
+//
+// It is a run to completion, like a Job: it is made once and never retried, and
+// a state that is final is never left. To try again, create a new Deployment. It
+// waits for its Artefact to be Ready and for its device to exist. A newer
+// deployment to the same device supersedes one that is still pending.
+//
+// If the device's newest deployment is of the same artefact already, unfinished
+// or succeeded, and belongs to no other Deployment, it is adopted instead of
+// updating the device again, unless spec.force is true. So a manifest that is
+// applied in a new cluster, or restored from a backup, deploys nothing twice.
+//
+// A device that is offline keeps its deployment pending for days;
+// spec.pendingDeadline ends that.
+//
+// Deleting the resource cancels a deployment that is still pending, unless
+// spec.deletionPolicy is Orphan or it was adopted.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=connect,shortName=rpideploy
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.status.deviceName`
+// +kubebuilder:printcolumn:name="Artefact",type=string,JSONPath=`.spec.artefactRef.name`
+// +kubebuilder:printcolumn:name="State",type=string,priority=1,JSONPath=`.status.state`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="ID",type=string,priority=1,JSONPath=`.status.id`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Deployment struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec says what is deployed to which device.
+	// +required
+	Spec DeploymentSpec `json:"spec,omitzero"`
+
+	// status says how far the deployment is.
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status DeploymentStatus `json:"status,omitzero"`
+}
+
+// GetCommonSpec returns the part of the spec that every kind has.
+func (d *Deployment) GetCommonSpec() *CommonSpec { return &d.Spec.CommonSpec }
+
+// GetCommonStatus returns the part of the status that every kind has.
+func (d *Deployment) GetCommonStatus() *CommonStatus { return &d.Status.CommonStatus }
+
+// DeploymentList is a list of Deployments.
+// +kubebuilder:object:root=true
+type DeploymentList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []Deployment `json:"items"`
+}

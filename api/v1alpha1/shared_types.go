@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Annotations and the finalizer that the operator puts on resources, or reads
+// from them.
+const (
+	// AnnotationID is the id of the remote object. The operator writes it; it
+	// survives a backup, which drops the status. A user writes it to a new
+	// resource to import a remote object by its id.
+	AnnotationID = "rpi-connect.dev/id"
+
+	// AnnotationOrigin says how the remote object came to be: "created" by
+	// the operator or "adopted". Like the id it survives a backup, so that a
+	// restored resource does not delete what it only adopted.
+	AnnotationOrigin = "rpi-connect.dev/origin"
+
+	// AnnotationCreateIntent is on a resource while its remote object is
+	// being created. It is what keeps a crash from creating it twice. Leave
+	// it alone.
+	AnnotationCreateIntent = "rpi-connect.dev/create-intent"
+
+	// AnnotationReconcileRequestedAt asks the operator to look at the remote
+	// object now: any new value counts, the time for example.
+	AnnotationReconcileRequestedAt = "rpi-connect.dev/reconcile-requested-at"
+
+	// AnnotationSuspend set to "true" makes the operator leave the resource
+	// alone, also while it is being deleted.
+	AnnotationSuspend = "rpi-connect.dev/suspend"
+
+	// Finalizer keeps a resource until its remote object is dealt with.
+	Finalizer = "rpi-connect.dev/finalizer"
+)
+
+// SecretKeyReference names a key of a Secret in the resource's own namespace.
+type SecretKeyReference struct {
+	// Name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Key in the Secret's data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key"`
+}
+
+// AccessTokenReference names the Secret that holds the access token of an
+// organisation.
+type AccessTokenReference struct {
+	// Name of the Secret. Default: connect-access-token.
+	// +optional
+	// +kubebuilder:default=connect-access-token
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// Key in the Secret's data. Default: token.
+	// +optional
+	// +kubebuilder:default=token
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
+}
+
+// DeletionPolicy says what becomes of the remote object when its resource is
+// deleted.
+// +kubebuilder:validation:Enum=Delete;Orphan
+type DeletionPolicy string
+
+const (
+	// DeletionPolicyDelete deletes the remote object with the resource.
+	DeletionPolicyDelete DeletionPolicy = "Delete"
+	// DeletionPolicyOrphan leaves the remote object in the organisation.
+	DeletionPolicyOrphan DeletionPolicy = "Orphan"
+)
+
+// CommonSpec is what the spec of every kind has.
+type CommonSpec struct {
+	// accessTokenSecretRef names the Secret, in this namespace, with the access
+	// token (rporg_…) of the organisation that this resource belongs to. One
+	// Secret stands for one organisation; put a new token into it to rotate it,
+	// and everything that uses it continues at once. White space around the
+	// token is ignored. Default: the key "token" of "connect-access-token".
+	// +optional
+	// +kubebuilder:default={name: connect-access-token, key: token}
+	AccessTokenSecretRef AccessTokenReference `json:"accessTokenSecretRef,omitzero"`
+
+	// deletionPolicy says what becomes of the remote object when this resource
+	// is deleted: "Delete" deletes it, "Orphan" leaves it in the organisation
+	// and needs no access token. If it is not set, what the operator created
+	// is deleted and what it adopted is left, except that a DeviceIdentity is
+	// always left.
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+}
+
+// CommonStatus is what the status of every kind has.
+type CommonStatus struct {
+	// id of the remote object in the organisation.
+	// +optional
+	ID string `json:"id,omitempty"`
+
+	// adopted is true if the remote object existed before this resource.
+	// +optional
+	Adopted bool `json:"adopted,omitempty"`
+
+	// observedGeneration is the generation of the spec that this status is
+	// about; -1 until the operator has looked at the resource.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// lastHandledReconcileAt is the value of the annotation
+	// rpi-connect.dev/reconcile-requested-at that was answered last.
+	// +optional
+	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
+
+	// conditions tell how the resource is. Ready is True when the remote side
+	// is as the spec says, Unknown while the operator works or waits
+	// (Reconciling is then True), False when a person must act or it ended
+	// badly (Stalled is then True). The reason says what to do about it.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Tag is a label of a device in Connect.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=30
+// +kubebuilder:validation:Pattern=`^[a-z0-9_-]+$`
+type Tag = string
