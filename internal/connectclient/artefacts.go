@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectclient
+
+import (
+	"context"
+	"iter"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const artefactsPath = "/organisation/artefacts"
+
+// Artefact is something that can be deployed to devices. It never changes: new
+// content is a new artefact under a new name.
+type Artefact struct {
+	ID string `json:"id"`
+	// Name is unique in the organisation.
+	Name string `json:"name"`
+	// URI is where devices fetch the content themselves. It may hold a
+	// credential.
+	URI string `json:"uri"`
+	// Checksum is the content's SHA-256 in hex, in either case.
+	Checksum string `json:"checksum"`
+}
+
+func (a *Artefact) normalise() string { return a.ID }
+
+// ArtefactCreate is a new artefact.
+type ArtefactCreate struct {
+	Name     string `json:"name"`
+	URI      string `json:"uri"`
+	Checksum string `json:"checksum"`
+}
+
+// ArtefactClient calls the API about artefacts.
+type ArtefactClient struct{ client *Client }
+
+// All yields the organisation's artefacts, each once, sorted by name as far as
+// none moves meanwhile. An error is the last element.
+func (a *ArtefactClient) All(ctx context.Context) iter.Seq2[Artefact, error] {
+	return a.list(nil).all(ctx)
+}
+
+// Find yields the artefacts of that name. It compares without regard to case,
+// because whether two names that differ in case only are one to Connect is not
+// published; the caller sees which it is. On the older revision it costs as much
+// as [ArtefactClient.All].
+func (a *ArtefactClient) Find(ctx context.Context, name string) iter.Seq2[Artefact, error] {
+	return func(yield func(Artefact, error) bool) {
+		// The filter is a prefix, and the older revision ignores it.
+		for found, err := range a.list(url.Values{"name": {name}}).all(ctx) {
+			if err == nil && !strings.EqualFold(found.Name, name) {
+				continue
+			}
+			if !yield(found, err) {
+				return
+			}
+		}
+	}
+}
+
+func (a *ArtefactClient) list(query url.Values) listing[Artefact] {
+	return listing[Artefact]{
+		client:    a.client,
+		operation: "list artefacts",
+		path:      artefactsPath,
+		query:     query,
+		normalise: (*Artefact).normalise,
+		judge:     noCollection,
+	}
+}
+
+// Get reads one artefact: [ErrNotFound] if there is none, [ErrUnsupported] if the
+// API is known to be the older revision. An older one that is not known to be
+// gives ErrNotFound for every id; do not conclude from it that one is gone.
+func (a *ArtefactClient) Get(ctx context.Context, id string) (*Artefact, error) {
+	const operation = "get artefact"
+	if err := a.client.currentOnly(operation); err != nil {
+		return nil, err
+	}
+	path, err := pathTo(operation, artefactsPath, id)
+	if err != nil {
+		return nil, err
+	}
+	found := &Artefact{}
+	if err := a.client.into(ctx, request{operation: operation, method: http.MethodGet, path: path}, found); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// Create makes an artefact. A name that is taken is [ErrInvalid], most likely:
+// the answer is not published.
+func (a *ArtefactClient) Create(ctx context.Context, create ArtefactCreate) (*Artefact, error) {
+	made := &Artefact{}
+	err := a.client.into(ctx, request{
+		operation: "create artefact", method: http.MethodPost, path: artefactsPath, body: encode(create),
+	}, made)
+	if err != nil {
+		return nil, err
+	}
+	return made, nil
+}
+
+// Delete removes an artefact. One that has been deployed, or was only tried to
+// be, can never be deleted: [ErrArtefactDeployed].
+func (a *ArtefactClient) Delete(ctx context.Context, id string) error {
+	const operation = "delete artefact"
+	path, err := pathTo(operation, artefactsPath, id)
+	if err != nil {
+		return err
+	}
+	err = a.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path})
+	return also(err, http.StatusUnprocessableEntity, "have been deployed", ErrArtefactDeployed)
+}

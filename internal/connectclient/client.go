@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"rpi-connect.dev/operator/internal/connectclient/budget"
+)
+
+// DefaultBaseURL is where the vendor serves the API.
+const DefaultBaseURL = "https://api.connect.raspberrypi.com"
+
+// Options configure an [API]. The zero value speaks to the vendor's service.
+type Options struct {
+	// BaseURL is the API's address, with or without a path below which it is
+	// served. It must be https, because an access token travels to it; plain
+	// http is accepted for loopback addresses only. Default [DefaultBaseURL].
+	BaseURL string
+	// UserAgent names the program to the vendor. Default "rpi-connect-operator".
+	UserAgent string
+	// Transport sends the requests. Default: [NewTransport] with the
+	// system's certificate authorities.
+	Transport http.RoundTripper
+	// Timeout bounds one attempt, from connecting to the last byte of the
+	// answer. Default 30 seconds.
+	Timeout time.Duration
+	// Now is the clock. Default [time.Now].
+	Now func() time.Time
+	// Sleep waits between two attempts, and between two pages of a listing
+	// that the budget slows down; it returns early when ctx ends. Default: a
+	// timer.
+	Sleep func(ctx context.Context, d time.Duration) error
+	// QPS is the number of requests per second and access token where the
+	// API announces no budget. Default 10.
+	QPS float64
+	// ReservePercent is the share of the hourly budget that reading leaves to
+	// writing and to others who use the same token. Default 10; a negative
+	// one stands for none.
+	ReservePercent int
+	// Observe is told of every attempt and of every refusal by the budget. It
+	// must be quick and safe for concurrent use. Default: nobody is told.
+	Observe func(Call)
+	// Logger gets a debug line for every attempt: operation, method, status
+	// and duration, never a header or a body. Default: no log.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.BaseURL == "" {
+		o.BaseURL = DefaultBaseURL
+	}
+	var err error
+	if o.BaseURL, err = checkedBaseURL(o.BaseURL); err != nil {
+		return o, err
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "rpi-connect-operator"
+	}
+	if o.Transport == nil {
+		if o.Transport, err = NewTransport(nil); err != nil {
+			return o, err
+		}
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 30 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.Observe == nil {
+		o.Observe = func(Call) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// checkedBaseURL makes sure that requests, and with them the access token, go
+// where the user thinks they go. The result has no slash at its end, so that
+// paths can be appended.
+func checkedBaseURL(raw string) (string, error) {
+	u, err := url.Parse(strings.TrimSpace(raw))
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
+		// What was given is not repeated: it may hold a password.
+		return "", errors.New("the Connect API's address is not a URL: give one such as " + DefaultBaseURL)
+	case u.User != nil:
+		return "", errors.New("the Connect API's address must not hold a user or a password: remove what stands before the @; the access token is sent as a header")
+	case u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return "", errors.New("the Connect API's address must not have a query or a fragment: remove what follows the ? or #")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return "", fmt.Errorf("the Connect API's address %s would send the access token in clear text: use https:// (plain http:// is accepted for localhost only)", u.Redacted())
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// API is the way to one Connect service. It is safe for concurrent use.
+type API struct {
+	options Options
+
+	mu      sync.Mutex
+	clients map[Secret]*Client
+}
+
+// New checks the options; it sends nothing.
+func New(options Options) (*API, error) {
+	options, err := options.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &API{options: options, clients: map[Secret]*Client{}}, nil
+}
+
+// Organisation opens the organisation that the access token belongs to. There is
+// one Client per token, because the request budget is the token's: the same
+// token gives the same Client.
+func (a *API) Organisation(token Secret) *Client {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	client, ok := a.clients[token]
+	if !ok {
+		client = newClient(a.options, token)
+		a.clients[token] = client
+	}
+	return client
+}
+
+// Client calls the API for one organisation, grouped by resource. It is safe for
+// concurrent use.
+type Client struct {
+	Artefacts        *ArtefactClient
+	DeviceIdentities *DeviceIdentityClient
+	AuthKeys         *AuthKeyClient
+	Devices          *DeviceClient
+	Deployments      *DeploymentClient
+
+	options  Options
+	token    Secret
+	budget   *budget.Budget
+	revision revision
+	send     exchange
+}
+
+func newClient(options Options, token Secret) *Client {
+	c := &Client{
+		options: options,
+		token:   token,
+		budget: budget.New(budget.Config{
+			Now:            options.Now,
+			ReservePercent: options.ReservePercent,
+			QPS:            options.QPS,
+		}),
+	}
+	c.send = c.chain()
+	c.Artefacts = &ArtefactClient{c}
+	c.DeviceIdentities = &DeviceIdentityClient{c}
+	c.AuthKeys = &AuthKeyClient{c}
+	c.Devices = &DeviceClient{c}
+	c.Deployments = &DeploymentClient{c}
+	return c
+}
+
+// Revision is the API's revision as far as its answers have shown it.
+func (c *Client) Revision() Revision { return c.revision.get() }
+
+// Budget is the token's request budget.
+func (c *Client) Budget() *budget.Budget { return c.budget }
+
+// Token is the access token that opens the organisation.
+func (c *Client) Token() Secret { return c.token }
+
+// BaseURL is the API's address, without a slash at its end.
+func (c *Client) BaseURL() string { return c.options.BaseURL }
+
+type priorityKey struct{}
+
+// WithPriority gives the calls made with the context another rank in the request
+// budget than their method has: cancelling and deleting are [budget.Urgent],
+// creating and updating [budget.Write], reading [budget.Background].
+func WithPriority(ctx context.Context, p budget.Priority) context.Context {
+	return context.WithValue(ctx, priorityKey{}, p)
+}
+
+func priorityOf(ctx context.Context, method string) budget.Priority {
+	if p, ok := ctx.Value(priorityKey{}).(budget.Priority); ok {
+		return p
+	}
+	switch method {
+	case http.MethodDelete, http.MethodPut: // the one PUT there is cancels
+		return budget.Urgent
+	case http.MethodPost, http.MethodPatch:
+		return budget.Write
+	default:
+		return budget.Background
+	}
+}

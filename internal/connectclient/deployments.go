@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectclient
+
+import (
+	"context"
+	"iter"
+	"net/http"
+	"time"
+)
+
+const deploymentsPath = "/organisation/deployments"
+
+// DeploymentState is how far a deployment has come, in the API's words.
+type DeploymentState string
+
+// The states. A device that is offline leaves its deployment pending for as long
+// as it takes. A deployment that a newer one superseded is failed or cancelled:
+// the vendor's pages disagree.
+const (
+	DeploymentPending    DeploymentState = "pending"
+	DeploymentInProgress DeploymentState = "in_progress"
+	DeploymentSucceeded  DeploymentState = "succeeded" // after the device's reboot
+	DeploymentFailed     DeploymentState = "failed"
+	DeploymentCancelled  DeploymentState = "cancelled"
+)
+
+// Terminal tells whether the state is never left. A state that the API is not
+// known to have is not.
+func (s DeploymentState) Terminal() bool {
+	switch s {
+	case DeploymentSucceeded, DeploymentFailed, DeploymentCancelled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Deployment is one artefact on its way to one device.
+type Deployment struct {
+	ID    string          `json:"id"`
+	State DeploymentState `json:"state"`
+	// StateReason says why it failed; empty otherwise.
+	StateReason string    `json:"state_reason"`
+	DeviceID    string    `json:"device_id"`
+	ArtefactID  string    `json:"artefact_id"`
+	CreatedAt   time.Time `json:"created_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
+}
+
+func (d *Deployment) normalise() string { return d.ID }
+
+// DeploymentClient calls the API about deployments.
+type DeploymentClient struct{ client *Client }
+
+// AllOfDevice yields the device's deployments, each once, the newest first as far
+// as none is added meanwhile. An error is the last element; [ErrNotFound] if
+// there is no such device.
+func (d *DeploymentClient) AllOfDevice(ctx context.Context, deviceID string) iter.Seq2[Deployment, error] {
+	return func(yield func(Deployment, error) bool) {
+		all, err := d.ofDevice(deviceID)
+		if err != nil {
+			yield(Deployment{}, err)
+			return
+		}
+		all.all(ctx)(yield)
+	}
+}
+
+// Newest returns the device's newest deployments, the newest first, as many as
+// one request gives: at most 100. [ErrNotFound] if there is no such device.
+func (d *DeploymentClient) Newest(ctx context.Context, deviceID string) ([]Deployment, error) {
+	all, err := d.ofDevice(deviceID)
+	if err != nil {
+		return nil, err
+	}
+	first, err := all.page(ctx, 1)
+	return first.rows, err
+}
+
+func (d *DeploymentClient) ofDevice(deviceID string) (listing[Deployment], error) {
+	const operation = "list deployments"
+	path, err := deploymentsOf(operation, deviceID)
+	return listing[Deployment]{
+		client:    d.client,
+		operation: operation,
+		path:      path,
+		normalise: (*Deployment).normalise,
+	}, err
+}
+
+// Get reads one deployment.
+func (d *DeploymentClient) Get(ctx context.Context, id string) (*Deployment, error) {
+	return d.one(ctx, request{operation: "get deployment", method: http.MethodGet}, id, "")
+}
+
+// Create deploys the artefact to the device. It supersedes a deployment that is
+// pending there. [ErrNotFound] if there is no such device or artefact,
+// [ErrBilling] if the organisation has to set up billing first.
+func (d *DeploymentClient) Create(ctx context.Context, deviceID, artefactID string) (*Deployment, error) {
+	const operation = "create deployment"
+	path, err := deploymentsOf(operation, deviceID)
+	if err != nil {
+		return nil, err
+	}
+	body := encode(struct {
+		ArtefactID string `json:"artefact_id"`
+	}{artefactID})
+	made := &Deployment{}
+	if err := d.client.into(ctx, request{operation: operation, method: http.MethodPost, path: path, body: body}, made); err != nil {
+		return nil, err
+	}
+	return made, nil
+}
+
+// Cancel cancels a deployment and returns what it is then. One that has come to
+// its end is [ErrNotCancellable]; whether one in progress can be cancelled is not
+// published.
+func (d *DeploymentClient) Cancel(ctx context.Context, id string) (*Deployment, error) {
+	cancelled, err := d.one(ctx, request{operation: "cancel deployment", method: http.MethodPut}, id, "/cancel")
+	// There is nothing else in the request that could be refused.
+	return cancelled, also(err, http.StatusUnprocessableEntity, "", ErrNotCancellable)
+}
+
+func (d *DeploymentClient) one(ctx context.Context, req request, id, verb string) (*Deployment, error) {
+	path, err := pathTo(req.operation, deploymentsPath, id)
+	if err != nil {
+		return nil, err
+	}
+	req.path = path + verb
+	found := &Deployment{}
+	if err := d.client.into(ctx, req, found); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+func deploymentsOf(operation, deviceID string) (string, error) {
+	path, err := pathTo(operation, devicesPath, deviceID)
+	return path + "/deployments", err
+}

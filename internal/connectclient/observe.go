@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectclient
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"rpi-connect.dev/operator/internal/connectclient/budget"
+)
+
+// Call is one attempt to call the API, or one refusal of the budget to let it be
+// made, as [Options.Observe] is told of it. It holds nothing secret.
+type Call struct {
+	// Operation names the call in a few words: "create artefact".
+	Operation string
+	// Method is the HTTP method.
+	Method string
+	// Token is the access token's fingerprint.
+	Token string
+	// StatusCode is the answer's; 0 if none came whole, or the budget refused.
+	StatusCode int
+	// Duration is how long the attempt took, to the answer's last byte.
+	Duration time.Duration
+	// Refusal is why the budget did not let the request be sent; nil if it
+	// was sent.
+	Refusal *budget.Refusal
+	// Delay is how far into the future the refusal puts the request off.
+	Delay time.Duration
+	// Budget is the state of the token's budget after the call.
+	Budget budget.State
+}
+
+// observe is the link that measures and logs.
+func observe(o Options, token Secret, b *budget.Budget) link {
+	fingerprint := token.Fingerprint()
+	return func(next exchange) exchange {
+		return func(ctx context.Context, req *request) (*answer, error) {
+			began := o.Now()
+			ans, err := next(ctx, req)
+
+			call := Call{Operation: req.operation, Method: req.method, Token: fingerprint, Budget: b.State()}
+			if errors.As(err, &call.Refusal) {
+				call.Delay = max(0, call.Refusal.Until.Sub(began))
+			} else {
+				call.Duration = o.Now().Sub(began)
+			}
+			if err == nil {
+				call.StatusCode = ans.status
+			}
+			o.Observe(call)
+			log(ctx, o.Logger, call, err)
+			return ans, err
+		}
+	}
+}
+
+func log(ctx context.Context, logger *slog.Logger, call Call, err error) {
+	attrs := []slog.Attr{
+		slog.String("operation", call.Operation),
+		slog.String("method", call.Method),
+		slog.String("token", call.Token),
+	}
+	switch {
+	case call.Refusal != nil:
+		attrs = append(attrs, slog.Duration("delay", call.Delay))
+		logger.LogAttrs(ctx, slog.LevelDebug, "the budget put a call off", attrs...)
+		return
+	case err != nil:
+		attrs = append(attrs, slog.String("error", err.Error()))
+	default:
+		attrs = append(attrs, slog.Int("status", call.StatusCode))
+	}
+	attrs = append(attrs, slog.Duration("duration", call.Duration))
+	logger.LogAttrs(ctx, slog.LevelDebug, "called the Connect API", attrs...)
+}
