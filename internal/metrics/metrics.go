@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package metrics says where the request budget goes.
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"rpi-connect.dev/operator/internal/connectclient"
+)
+
+// The label "token" is the first digits of a token's SHA-256: it tells
+// organisations apart and reveals nothing.
+var (
+	requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "rpi_connect_requests_total",
+		Help: "Requests sent to Connect, by operation and HTTP status code (none: no answer came).",
+	}, []string{"token", "operation", "code"})
+
+	duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "rpi_connect_request_duration_seconds",
+		Help:    "Time from sending a request to the last byte of its answer.",
+		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"operation"})
+
+	refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "rpi_connect_budget_refusals_total",
+		Help: "Requests that the budget put off, by operation and reason (exhausted, pacing, unauthorized, unproven).",
+	}, []string{"token", "operation", "reason"})
+
+	delay = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "rpi_connect_budget_delay_seconds",
+		Help:    "How far the budget put requests off, by operation.",
+		Buckets: []float64{.1, 1, 10, 60, 300, 900, 1800, 3600},
+	}, []string{"operation"})
+
+	limit = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rpi_connect_budget_limit",
+		Help: "Requests that Connect allows per window.",
+	}, []string{"token"})
+
+	remaining = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rpi_connect_budget_remaining",
+		Help: "Requests left in the current window.",
+	}, []string{"token"})
+
+	reset = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rpi_connect_budget_reset_timestamp_seconds",
+		Help: "When the current window ends, in seconds since the epoch.",
+	}, []string{"token"})
+
+	rejected = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rpi_connect_access_token_rejected",
+		Help: "1 while Connect refuses the access token.",
+	}, []string{"token"})
+)
+
+func init() {
+	metrics.Registry.MustRegister(requests, duration, refusals, delay, limit, remaining, reset, rejected)
+}
+
+// Observe counts one call of the API. It is the client's metrics hook.
+func Observe(call connectclient.Call) {
+	if call.Refusal != nil {
+		refusals.WithLabelValues(call.Token, call.Operation, string(call.Refusal.Reason)).Inc()
+		delay.WithLabelValues(call.Operation).Observe(call.Delay.Seconds())
+	} else {
+		code := "none"
+		if call.StatusCode != 0 {
+			code = strconv.Itoa(call.StatusCode)
+		}
+		requests.WithLabelValues(call.Token, call.Operation, code).Inc()
+		duration.WithLabelValues(call.Operation).Observe(call.Duration.Seconds())
+	}
+	if call.Budget.HeadersKnown {
+		limit.WithLabelValues(call.Token).Set(float64(call.Budget.Limit))
+		remaining.WithLabelValues(call.Token).Set(float64(call.Budget.Remaining))
+		reset.WithLabelValues(call.Token).Set(float64(call.Budget.ResetAt.Unix()))
+	}
+	rejected.WithLabelValues(call.Token).Set(map[bool]float64{true: 1}[call.Budget.Unauthorized])
+}

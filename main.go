@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The operator for Raspberry Pi Connect for Organisations.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // for kubeconfigs that name a credential plugin
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/controller"
+	"rpi-connect.dev/operator/internal/metrics"
+)
+
+// version is set by the linker when a release is built.
+var version = "devel"
+
+// options are the program's flags.
+type options struct {
+	connectAPIURL  string
+	connectCAFile  string
+	apiQPS         float64
+	apiReserve     int
+	resync         time.Duration
+	watchNamespace string
+	concurrency    int
+	leaderElect    bool
+	metricsAddress string
+	metricsSecure  bool
+	probeAddress   string
+	logging        zap.Options
+}
+
+func (o *options) bind(fs *flag.FlagSet) {
+	fs.StringVar(&o.connectAPIURL, "connect-api-url", connectclient.DefaultBaseURL, "Base URL of the Connect Management API.")
+	fs.StringVar(&o.connectCAFile, "connect-ca-file", "", "PEM file with the certificate authority of the Connect API, instead of the system's. TLS is always verified.")
+	fs.StringVar(&o.watchNamespace, "watch-namespaces", "", "Namespaces to watch, separated by commas. Empty: all of them.")
+	fs.DurationVar(&o.resync, "resync-interval", 10*time.Minute, "Time between two listings of a collection, to notice what others changed in the organisation. A listing costs one request per 100 objects.")
+	fs.IntVar(&o.apiReserve, "api-budget-reserve", 10, "Percentage of the hourly request budget that polling and listing leave to creating, changing, cancelling, and to other users of the same access token.")
+	fs.Float64Var(&o.apiQPS, "api-qps", 10, "Requests per second and access token where the API announces no budget.")
+	fs.IntVar(&o.concurrency, "max-concurrent-reconciles", 16, "Resources of one kind that are worked on at the same time.")
+	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Make sure that only one of several replicas is active.")
+	fs.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address that serves metrics; 0 serves none.")
+	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to those only whom the cluster authenticates and allows to read them.")
+	fs.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address that serves /healthz and /readyz; 0 serves none.")
+	o.logging = zap.Options{TimeEncoder: zapcore.ISO8601TimeEncoder}
+	o.logging.BindFlags(fs)
+}
+
+func main() {
+	var o options
+	o.bind(flag.CommandLine)
+	if err := fromEnvironment(flag.CommandLine, os.LookupEnv); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	flag.Parse()
+
+	logger := zap.New(zap.UseFlagOptions(&o.logging))
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
+	if err := run(ctrl.SetupSignalHandler(), o); err != nil {
+		logger.Error(err, "the operator stops")
+		os.Exit(1)
+	}
+}
+
+// fromEnvironment sets every flag whose variable is there: --resync-interval is
+// RPI_CONNECT_RESYNC_INTERVAL. What stands on the command line comes later and
+// wins. KUBECONFIG has a variable of its own already.
+func fromEnvironment(fs *flag.FlagSet, lookup func(string) (string, bool)) error {
+	var errs []error
+	fs.VisitAll(func(f *flag.Flag) {
+		name := "RPI_CONNECT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := lookup(name); ok {
+			if err := fs.Set(f.Name, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func run(ctx context.Context, o options) error {
+	api, err := newAPI(o)
+	if err != nil {
+		return err
+	}
+	mgr, err := newManager(o)
+	if err != nil {
+		return err
+	}
+	err = controller.Add(mgr, controller.Options{
+		API:                     api,
+		ResyncInterval:          o.resync,
+		MaxConcurrentReconciles: o.concurrency,
+	})
+	if err != nil {
+		return err
+	}
+	ctrl.Log.Info("rpi-connect-operator", "version", version, "connectAPI", o.connectAPIURL)
+	return mgr.Start(ctx)
+}
+
+// newAPI opens the way to Connect. The address is the operator's, never a
+// resource's: otherwise a resource could send the token anywhere.
+func newAPI(o options) (*connectclient.API, error) {
+	var transport http.RoundTripper
+	if o.connectCAFile != "" {
+		pem, err := os.ReadFile(o.connectCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("--connect-ca-file: %w", err)
+		}
+		if transport, err = connectclient.NewTransport(pem); err != nil {
+			return nil, fmt.Errorf("--connect-ca-file %s: %w", o.connectCAFile, err)
+		}
+	}
+	return connectclient.New(connectclient.Options{
+		BaseURL:        o.connectAPIURL,
+		UserAgent:      "rpi-connect-operator/" + version,
+		Transport:      transport,
+		QPS:            o.apiQPS,
+		ReservePercent: o.apiReserve,
+		Observe:        metrics.Observe,
+		Logger:         slog.New(logr.ToSlogHandler(ctrl.Log.WithName("connect"))),
+	})
+}
+
+func newManager(o options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, err
+	}
+	// The API server's own fairness paces the operator; a second limit here
+	// would only make a large apply slow.
+	config.QPS = -1
+
+	metricsOptions := metricsserver.Options{BindAddress: o.metricsAddress, SecureServing: o.metricsSecure}
+	if o.metricsSecure {
+		metricsOptions.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:                        scheme,
+		Cache:                         cacheOptions(o),
+		Metrics:                       metricsOptions,
+		HealthProbeBindAddress:        o.probeAddress,
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "rpi-connect-operator",
+		LeaderElectionReleaseOnCancel: true, // main ends as soon as the manager has stopped
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mgr, errors.Join(
+		mgr.AddHealthzCheck("healthz", healthz.Ping),
+		mgr.AddReadyzCheck("readyz", healthz.Ping),
+	)
+}
+
+func cacheOptions(o options) cache.Options {
+	options := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	for name := range strings.SplitSeq(o.watchNamespace, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			if options.DefaultNamespaces == nil {
+				options.DefaultNamespaces = map[string]cache.Config{}
+			}
+			options.DefaultNamespaces[name] = cache.Config{}
+		}
+	}
+	return options
+}
