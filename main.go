@@ -44,6 +44,8 @@ type options struct {
 	apiQPS         float64
 	apiReserve     int
 	resync         time.Duration
+	pollMin        time.Duration
+	pollMax        time.Duration
 	watchNamespace string
 	concurrency    int
 	leaderElect    bool
@@ -58,6 +60,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.connectCAFile, "connect-ca-file", "", "PEM file with the certificate authority of the Connect API, instead of the system's. TLS is always verified.")
 	fs.StringVar(&o.watchNamespace, "watch-namespaces", "", "Namespaces to watch, separated by commas. Empty: all of them.")
 	fs.DurationVar(&o.resync, "resync-interval", 10*time.Minute, "Time between two listings of a collection, to notice what others changed in the organisation. A listing costs one request per 100 objects.")
+	fs.DurationVar(&o.pollMin, "deployment-poll-min", 15*time.Second, "Shortest time between two looks at a running deployment: at one that is in progress, at first.")
+	fs.DurationVar(&o.pollMax, "deployment-poll-max", 15*time.Minute, "Longest time between two looks at a running deployment, while the request budget allows: at one whose device has long been offline.")
 	fs.IntVar(&o.apiReserve, "api-budget-reserve", 10, "Percentage of the hourly request budget that polling and listing leave to creating, changing, cancelling, and to other users of the same access token.")
 	fs.Float64Var(&o.apiQPS, "api-qps", 10, "Requests per second and access token where the API announces no budget.")
 	fs.IntVar(&o.concurrency, "max-concurrent-reconciles", 16, "Resources of one kind that are worked on at the same time.")
@@ -115,6 +119,8 @@ func run(ctx context.Context, o options) error {
 	err = controller.Add(mgr, controller.Options{
 		API:                     api,
 		ResyncInterval:          o.resync,
+		DeploymentPollMin:       o.pollMin,
+		DeploymentPollMax:       o.pollMax,
 		MaxConcurrentReconciles: o.concurrency,
 	})
 	if err != nil {

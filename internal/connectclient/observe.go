@@ -51,13 +51,13 @@ func observe(o Options, token Secret, b *budget.Budget) link {
 				call.StatusCode = ans.status
 			}
 			o.Observe(call)
-			log(ctx, o.Logger, call, err)
+			logCall(ctx, o.Logger, call, err)
 			return ans, err
 		}
 	}
 }
 
-func log(ctx context.Context, logger *slog.Logger, call Call, err error) {
+func logCall(ctx context.Context, logger *slog.Logger, call Call, err error) {
 	attrs := []slog.Attr{
 		slog.String("operation", call.Operation),
 		slog.String("method", call.Method),

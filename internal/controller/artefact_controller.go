@@ -27,17 +27,17 @@ import (
 func artefactKind(options reflector.Options) lifecycle.Kind[*v1alpha1.Artefact] {
 	artefacts := reflector.New(options, reflector.Collection[connectclient.Artefact]{
 		Name: "artefacts",
-		List: func(ctx context.Context, c *connectclient.Client) iter.Seq2[connectclient.Artefact, error] {
+		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.Artefact, error] {
 			return c.Artefacts.All(ctx)
 		},
 		ID:  func(a connectclient.Artefact) string { return a.ID },
 		Key: func(a connectclient.Artefact) string { return a.Name },
 	})
 	return lifecycle.Kind[*v1alpha1.Artefact]{
-		New:        func() *v1alpha1.Artefact { return &v1alpha1.Artefact{} },
-		NewList:    func() client.ObjectList { return &v1alpha1.ArtefactList{} },
-		NaturalKey: artefactName,
-		Collection: artefacts,
+		New:          func() *v1alpha1.Artefact { return &v1alpha1.Artefact{} },
+		NewList:      func() client.ObjectList { return &v1alpha1.ArtefactList{} },
+		NaturalKey:   artefactName,
+		Organisation: artefacts,
 		Connect: func(obj *v1alpha1.Artefact, conn *lifecycle.Connection) lifecycle.Remote {
 			return &artefact{obj: obj, conn: conn, store: artefacts.Of(conn.Token)}
 		},

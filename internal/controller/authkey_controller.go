@@ -36,17 +36,17 @@ const clockSkew = time.Minute
 func authKeyKind(options reflector.Options, c client.Client, clk clock.PassiveClock) lifecycle.Kind[*v1alpha1.AuthKey] {
 	keys := reflector.New(options, reflector.Collection[connectclient.AuthKey]{
 		Name: "auth-keys",
-		List: func(ctx context.Context, c *connectclient.Client) iter.Seq2[connectclient.AuthKey, error] {
+		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.AuthKey, error] {
 			return c.AuthKeys.All(ctx)
 		},
 		ID:  func(k connectclient.AuthKey) string { return k.ID },
 		Key: func(connectclient.AuthKey) string { return "" },
 	})
 	return lifecycle.Kind[*v1alpha1.AuthKey]{
-		New:        func() *v1alpha1.AuthKey { return &v1alpha1.AuthKey{} },
-		NewList:    func() client.ObjectList { return &v1alpha1.AuthKeyList{} },
-		Secrets:    func(obj *v1alpha1.AuthKey) []string { return []string{authKeySecretName(obj)} },
-		Collection: keys,
+		New:          func() *v1alpha1.AuthKey { return &v1alpha1.AuthKey{} },
+		NewList:      func() client.ObjectList { return &v1alpha1.AuthKeyList{} },
+		Secrets:      func(obj *v1alpha1.AuthKey) []string { return []string{authKeySecretName(obj)} },
+		Organisation: keys,
 		Connect: func(obj *v1alpha1.AuthKey, conn *lifecycle.Connection) lifecycle.Remote {
 			return &authKey{obj: obj, conn: conn, store: keys.Of(conn.Token), client: c, clock: clk}
 		},

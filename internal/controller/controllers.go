@@ -28,6 +28,9 @@ type Options struct {
 	// ResyncInterval is the time between two looks at a collection of an
 	// organisation, to notice what others changed in it.
 	ResyncInterval time.Duration
+	// DeploymentPollMin and DeploymentPollMax bound the time between two looks
+	// at a running deployment.
+	DeploymentPollMin, DeploymentPollMax time.Duration
 	// MaxConcurrentReconciles is how many resources of a kind are worked on
 	// at the same time.
 	MaxConcurrentReconciles int
@@ -55,5 +58,6 @@ func Add(mgr ctrl.Manager, options Options) error {
 		lifecycle.Add(mgr, env, artefactKind(shared)),
 		lifecycle.Add(mgr, env, authKeyKind(shared, env.Client, env.Clock)),
 		lifecycle.Add(mgr, env, deviceIdentityKind(shared, env.Live)),
+		lifecycle.Add(mgr, env, deploymentKind(shared, env.Client, env.Clock, options.DeploymentPollMin, options.DeploymentPollMax)),
 	)
 }

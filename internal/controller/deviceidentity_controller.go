@@ -36,7 +36,7 @@ import (
 func deviceIdentityKind(options reflector.Options, secrets client.Reader) lifecycle.Kind[*v1alpha1.DeviceIdentity] {
 	identities := reflector.New(options, reflector.Collection[connectclient.DeviceIdentity]{
 		Name: "device-identities",
-		List: func(ctx context.Context, c *connectclient.Client) iter.Seq2[connectclient.DeviceIdentity, error] {
+		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.DeviceIdentity, error] {
 			return c.DeviceIdentities.All(ctx)
 		},
 		ID:  func(i connectclient.DeviceIdentity) string { return i.ID },
@@ -48,7 +48,7 @@ func deviceIdentityKind(options reflector.Options, secrets client.Reader) lifecy
 		NaturalKey:       func(obj *v1alpha1.DeviceIdentity) string { return keyFingerprint(obj.Spec.PublicKey) },
 		Secrets:          signingSecrets,
 		OrphanUnlessTold: true, // deleting an exchanged identity signs its device out
-		Collection:       identities,
+		Organisation:     identities,
 		Connect: func(obj *v1alpha1.DeviceIdentity, conn *lifecycle.Connection) lifecycle.Remote {
 			return &deviceIdentity{obj: obj, conn: conn, store: identities.Of(conn.Token), secrets: secrets}
 		},
@@ -62,7 +62,7 @@ type deviceIdentity struct {
 	store   *reflector.Store[connectclient.DeviceIdentity]
 	secrets client.Reader
 
-	found  connectclient.DeviceIdentity   // by Observe
+	found  connectclient.DeviceIdentity  // by Observe
 	signed *connectclient.SignedIdentity // by Prepare
 }
 

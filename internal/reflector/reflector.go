@@ -32,14 +32,18 @@ import (
 type Collection[T any] struct {
 	// Name labels the collection in metrics, in the plural: "artefacts".
 	Name string
-	// List reads the whole collection, every object once.
-	List func(context.Context, *connectclient.Client) iter.Seq2[T, error]
+	// List reads the whole collection, or the part of it that the scope asks
+	// for, every object once.
+	List func(ctx context.Context, c *connectclient.Client, scope string) iter.Seq2[T, error]
 	// ID is the remote id.
 	ID func(T) string
 	// Key is the natural key by which a resource finds the object before it
 	// knows the id: an artefact's name, a parsed public key. Empty where an
 	// object has none.
 	Key func(T) string
+	// OnDemand lists only while somebody waits. For a collection that is
+	// looked things up in rather than kept equal to something.
+	OnDemand bool
 }
 
 // Wake says whom a listing, or the failure of one, concerns.
@@ -79,7 +83,13 @@ type Reflector[T any] struct {
 
 	mu     sync.Mutex
 	ctx    context.Context // set by Start: the stores' goroutines live in it
-	stores map[connectclient.Secret]*Store[T]
+	stores map[part]*Store[T]
+}
+
+// part is what one store is about: an organisation, or a part of it.
+type part struct {
+	token connectclient.Secret
+	scope string
 }
 
 // New returns a reflector that does nothing before [Reflector.Start].
@@ -95,7 +105,7 @@ func New[T any](options Options, collection Collection[T]) *Reflector[T] {
 		collection: collection,
 		wake:       func(Wake) {},
 		wanted:     func(context.Context, connectclient.Secret) bool { return true },
-		stores:     map[connectclient.Secret]*Store[T]{},
+		stores:     map[part]*Store[T]{},
 	}
 }
 
@@ -107,13 +117,18 @@ func (r *Reflector[T]) Notify(wake func(Wake), wanted func(context.Context, conn
 
 // Of returns the store of the token's organisation. The first call for a token
 // makes it; the first [Store.Await] fills it.
-func (r *Reflector[T]) Of(token connectclient.Secret) *Store[T] {
+func (r *Reflector[T]) Of(token connectclient.Secret) *Store[T] { return r.Part(token, "") }
+
+// Part returns the store of the part of the organisation that the scope asks
+// for. Whoever asks for the same part shares its listings.
+func (r *Reflector[T]) Part(token connectclient.Secret, scope string) *Store[T] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	store, ok := r.stores[token]
+	of := part{token, scope}
+	store, ok := r.stores[of]
 	if !ok {
-		store = newStore(r, token)
-		r.stores[token] = store
+		store = newStore(r, of)
+		r.stores[of] = store
 		if r.ctx != nil {
 			go store.run(r.ctx)
 		}
@@ -137,8 +152,8 @@ func (r *Reflector[T]) Start(ctx context.Context) error {
 func (r *Reflector[T]) drop(store *Store[T]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stores[store.token] == store {
-		delete(r.stores, store.token)
+	if r.stores[store.part] == store {
+		delete(r.stores, store.part)
 	}
 }
 

@@ -34,7 +34,7 @@ const (
 type Store[T any] struct {
 	reflector *Reflector[T]
 	client    *connectclient.Client
-	token     connectclient.Secret
+	part      part
 	kick      chan struct{}
 
 	mu      sync.Mutex
@@ -57,11 +57,11 @@ type entry[T any] struct {
 	written time.Time
 }
 
-func newStore[T any](r *Reflector[T], token connectclient.Secret) *Store[T] {
+func newStore[T any](r *Reflector[T], of part) *Store[T] {
 	return &Store[T]{
 		reflector: r,
-		client:    r.options.API.Organisation(token),
-		token:     token,
+		client:    r.options.API.Organisation(of.token),
+		part:      of,
 		kick:      make(chan struct{}, 1),
 		byID:      map[string]entry[T]{},
 		byKey:     map[string]string{},
@@ -79,7 +79,7 @@ func (s *Store[T]) Await(notBefore time.Time, waiter types.NamespacedName) error
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
-		return s.reflector.Of(s.token).Await(notBefore, waiter)
+		return s.reflector.Part(s.part.token, s.part.scope).Await(notBefore, waiter)
 	}
 	defer s.mu.Unlock()
 	refused := errors.Is(s.failure, connectclient.ErrUnauthorized)
@@ -101,6 +101,14 @@ func (s *Store[T]) Await(notBefore time.Time, waiter types.NamespacedName) error
 		return s.failure
 	}
 	return ErrPending
+}
+
+// AwaitNext remembers the waiter to be woken after the next listing, whenever that
+// is due: what it looks for is not there now.
+func (s *Store[T]) AwaitNext(waiter types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiters[waiter] = struct{}{}
 }
 
 // Get finds an object by its id.
@@ -180,7 +188,7 @@ func (s *Store[T]) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			if !s.reflector.wanted(ctx, s.token) && s.end() {
+			if s.end(ctx) {
 				return
 			}
 		case <-s.kick:
@@ -192,11 +200,14 @@ func (s *Store[T]) run(ctx context.Context) {
 	}
 }
 
-// end stops the store unless somebody has begun to wait meanwhile.
-func (s *Store[T]) end() bool {
+// end stops the store if nobody wants it any more.
+func (s *Store[T]) end(ctx context.Context) bool {
+	if !s.reflector.collection.OnDemand && s.reflector.wanted(ctx, s.part.token) {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.demand.After(s.listedFrom) {
+	if len(s.waiters) > 0 {
 		return false
 	}
 	s.ended = true
@@ -251,7 +262,7 @@ func (s *Store[T]) read(ctx context.Context) (map[string]T, error) {
 	s.mu.Unlock()
 
 	seen := map[string]T{}
-	for object, err := range s.reflector.collection.List(connectclient.WithPriority(ctx, priority), s.client) {
+	for object, err := range s.reflector.collection.List(connectclient.WithPriority(ctx, priority), s.client, s.part.scope) {
 		if err != nil {
 			return seen, err
 		}
@@ -321,7 +332,7 @@ func (s *Store[T]) after(err error) time.Duration {
 // woken a second time: nothing has changed for them.
 func (s *Store[T]) wakeFor(before error, complete bool, changed []T) Wake {
 	wake := Wake{
-		Token:    s.token,
+		Token:    s.part.token,
 		Everyone: errors.Is(before, connectclient.ErrUnauthorized) != errors.Is(s.failure, connectclient.ErrUnauthorized),
 	}
 	if complete || s.failure != nil && before == nil {

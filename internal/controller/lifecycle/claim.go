@@ -92,3 +92,9 @@ func older(a, b client.Object) bool {
 	}
 	return a.GetName() < b.GetName()
 }
+
+// claimed tells whether another resource has recorded the remote id.
+func (p *pass[O]) claimed(ctx context.Context, id string) (bool, error) {
+	others, err := p.others(ctx, claimID(id))
+	return len(others) > 0, err
+}

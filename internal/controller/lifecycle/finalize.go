@@ -27,6 +27,9 @@ func (p *pass[O]) finalize(ctx context.Context) error {
 	case p.orphans(), recordedID(p.obj) == "" && p.intent == nil:
 		return p.release(ctx)
 	}
+	if _, done := p.done(); done {
+		return p.release(ctx)
+	}
 	remote, err := p.connectToDelete(ctx)
 	if err != nil {
 		return p.cannotDelete(ctx, err)

@@ -49,22 +49,37 @@ type Kind[O Object] struct {
 	// the spec does not set a deletionPolicy, even if the operator made it.
 	OrphanUnlessTold bool
 
+	// Done tells whether a resource has come to its end, and what to say of
+	// it: from then on nothing is asked of the organisation any more. Nil for
+	// kinds that never end.
+	Done func(O) (Verdict, bool)
+
+	// Forget is told that a resource is gone. Optional.
+	Forget func(types.NamespacedName)
+
 	// Connect ties a resource to its organisation for one pass. It MUST NOT
 	// send anything.
 	Connect func(O, *Connection) Remote
 
-	// Collection wakes the loop when the organisation changes behind the
+	// Organisation wakes the loop when the organisation changes behind the
 	// operator's back.
-	Collection Collection
+	Organisation Organisation
+
+	// Indexes are cache indexes that the kind looks its resources up by.
+	// Optional.
+	Indexes map[string]func(O) []string
 
 	// Watch adds what else the kind has to be woken by. Optional.
 	Watch func(*builder.Builder)
 }
 
-// Collection is the part of a [reflector.Reflector] that does not depend on what
-// it reflects.
-type Collection interface {
+// Organisation watches organisations for one kind; mostly it is a
+// [reflector.Reflector].
+type Organisation interface {
+	// Start watches until the context ends.
 	Start(context.Context) error
+	// Notify says, before Start, whom to tell of changes, and who knows
+	// whether a token is still in use.
 	Notify(wake func(reflector.Wake), wanted func(context.Context, connectclient.Secret) bool)
 }
 
@@ -85,6 +100,8 @@ type Connection struct {
 	// Intent is set if an earlier pass may have sent a POST whose answer
 	// nobody has.
 	Intent *Intent
+	// Claimed tells whether another resource has recorded the remote id.
+	Claimed func(ctx context.Context, id string) (bool, error)
 	// Event announces something to the user once the status that goes with
 	// it is written.
 	Event func(Event)

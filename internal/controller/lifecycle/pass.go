@@ -52,6 +52,7 @@ func (p *pass[O]) open(token connectclient.Secret) Remote {
 		NotBefore: notBefore,
 		ID:        recordedID(p.obj),
 		Intent:    p.intent,
+		Claimed:   p.claimed,
 		Event:     p.announce,
 	})
 }
@@ -73,6 +74,14 @@ func (p *pass[O]) requested() string {
 		return ""
 	}
 	return value
+}
+
+// done tells whether the resource has come to its end.
+func (p *pass[O]) done() (Verdict, bool) {
+	if p.kind.Done == nil {
+		return Verdict{}, false
+	}
+	return p.kind.Done(p.obj)
 }
 
 func tokenRef(obj Object) accesstoken.Ref {

@@ -78,6 +78,9 @@ func (p *pass[O]) run(ctx context.Context) error {
 	if p.deleting() {
 		return p.finalize(ctx)
 	}
+	if verdict, done := p.done(); done {
+		return verdict
+	}
 	remote, err := p.connect(ctx)
 	if err != nil {
 		return err
@@ -118,4 +121,7 @@ func (r *Reconciler[O]) next(ctx context.Context, req reconcile.Request, verdict
 func (r *Reconciler[O]) forget(req reconcile.Request) {
 	r.demands.forget(req.NamespacedName)
 	r.backoff.Forget(req)
+	if r.kind.Forget != nil {
+		r.kind.Forget(req.NamespacedName)
+	}
 }

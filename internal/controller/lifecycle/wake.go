@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -53,8 +54,8 @@ func Add[O Object](mgr ctrl.Manager, env Environment, kind Kind[O]) error {
 	if err := r.index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("index %s: %w", gvk.Kind, err)
 	}
-	kind.Collection.Notify(r.wake, r.wanted)
-	if err := mgr.Add(kind.Collection); err != nil {
+	kind.Organisation.Notify(r.wake, r.wanted)
+	if err := mgr.Add(kind.Organisation); err != nil {
 		return err
 	}
 	b := ctrl.NewControllerManagedBy(mgr).
@@ -77,15 +78,17 @@ func Add[O Object](mgr ctrl.Manager, env Environment, kind Kind[O]) error {
 }
 
 func (r *Reconciler[O]) index(ctx context.Context, indexer client.FieldIndexer) error {
-	err := indexer.IndexField(ctx, r.kind.New(), indexSecret, func(obj client.Object) []string {
-		return r.secrets(obj.(O)) //nolint:forcetypeassert // the index is of this type
-	})
-	if err != nil {
-		return err
+	indexes := map[string]func(O) []string{indexSecret: r.secrets, indexClaim: r.claims}
+	maps.Copy(indexes, r.kind.Indexes)
+	for name, values := range indexes {
+		err := indexer.IndexField(ctx, r.kind.New(), name, func(obj client.Object) []string {
+			return values(obj.(O)) //nolint:forcetypeassert // the index is of this type
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return indexer.IndexField(ctx, r.kind.New(), indexClaim, func(obj client.Object) []string {
-		return r.claims(obj.(O)) //nolint:forcetypeassert // the index is of this type
-	})
+	return nil
 }
 
 // claims lists what identifies the remote object that the resource is about.

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"math/bits"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/connectclient/budget"
+	"rpi-connect.dev/operator/internal/reflector"
+)
+
+// polls wakes running deployments when it is their turn to be looked at. The API
+// has no list of them, so each costs a request: one queue per access token hands
+// the turns out no faster than the token's budget lasts.
+type polls struct {
+	api      *connectclient.API
+	clock    clock.PassiveClock
+	min, max time.Duration
+	wake     func(reflector.Wake)
+
+	mu     sync.Mutex
+	ctx    context.Context // set by Start
+	queues map[connectclient.Secret]*pollQueue
+	of     map[types.NamespacedName]*pollQueue // where a deployment waits for its turn
+}
+
+// pollQueue is the turns of one access token.
+type pollQueue struct {
+	token  connectclient.Secret
+	poller *budget.Poller
+	turn   map[types.NamespacedName]bool // has come, and was not used yet
+	kick   chan struct{}
+}
+
+func newPolls(api *connectclient.API, clk clock.PassiveClock, minimum, maximum time.Duration) *polls {
+	return &polls{
+		api: api, clock: clk, min: minimum, max: maximum,
+		queues: map[connectclient.Secret]*pollQueue{},
+		of:     map[types.NamespacedName]*pollQueue{},
+	}
+}
+
+// start hands out turns until the context ends.
+func (p *polls) start(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ctx = ctx
+	for _, queue := range p.queues {
+		go p.run(ctx, queue)
+	}
+}
+
+// seen notes that the deployment was looked at and when its next turn is due. A
+// change of the interval takes effect at once.
+func (p *polls) seen(token connectclient.Secret, deployment types.NamespacedName, every time.Duration) {
+	p.enter(token, deployment, every, p.clock.Now())
+}
+
+// due gives the deployment the next turn there is: nothing is known of it, or
+// something must have happened to it.
+func (p *polls) due(token connectclient.Secret, deployment types.NamespacedName) {
+	p.enter(token, deployment, p.min, p.clock.Now().Add(-p.max))
+}
+
+func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedName, every time.Duration, last time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	queue, ok := p.queues[token]
+	if !ok {
+		queue = &pollQueue{
+			token:  token,
+			poller: budget.NewPoller(p.api.Organisation(token).Budget().PollRate),
+			turn:   map[types.NamespacedName]bool{},
+			kick:   make(chan struct{}, 1),
+		}
+		p.queues[token] = queue
+		if p.ctx != nil {
+			go p.run(p.ctx, queue)
+		}
+	}
+	p.leave(deployment)
+	p.of[deployment] = queue
+	queue.poller.Seen(deployment.String(), every, last)
+	select {
+	case queue.kick <- struct{}{}:
+	default:
+	}
+}
+
+// takeTurn tells whether the deployment's turn has come, and uses it up.
+func (p *polls) takeTurn(deployment types.NamespacedName) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	queue, ok := p.of[deployment]
+	if !ok || !queue.turn[deployment] {
+		return false
+	}
+	delete(queue.turn, deployment)
+	return true
+}
+
+// waits tells whether the deployment is waiting for its turn.
+func (p *polls) waits(token connectclient.Secret, deployment types.NamespacedName) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	queue, ok := p.of[deployment]
+	return ok && queue.token == token
+}
+
+// forget ends the turns of a deployment that is finished or gone.
+func (p *polls) forget(deployment types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leave(deployment)
+}
+
+func (p *polls) leave(deployment types.NamespacedName) {
+	queue, ok := p.of[deployment]
+	if !ok {
+		return
+	}
+	queue.poller.Forget(deployment.String())
+	delete(queue.turn, deployment)
+	delete(p.of, deployment)
+}
+
+// run hands out the turns of one token.
+func (p *polls) run(ctx context.Context, queue *pollQueue) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-queue.kick:
+		}
+		timer.Reset(p.handOut(queue))
+	}
+}
+
+// idle is how long to wait for a turn when nobody waits for one; a kick ends it.
+const idle = time.Hour
+
+// handOut wakes every deployment whose turn it is, and returns how long to wait
+// for the next.
+func (p *polls) handOut(queue *pollQueue) time.Duration {
+	var woken []types.NamespacedName
+	defer func() {
+		if len(woken) > 0 {
+			p.wake(reflector.Wake{Token: queue.token, Waiters: woken})
+		}
+	}()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		key, ok, wait := queue.poller.Next(p.clock.Now())
+		if !ok && wait == 0 {
+			return idle
+		}
+		if !ok {
+			return wait
+		}
+		deployment := parseKey(key)
+		queue.turn[deployment] = true
+		woken = append(woken, deployment)
+	}
+}
+
+// parseKey is the reverse of NamespacedName.String.
+func parseKey(key string) types.NamespacedName {
+	for i := range key {
+		if key[i] == types.Separator {
+			return types.NamespacedName{Namespace: key[:i], Name: key[i+1:]}
+		}
+	}
+	return types.NamespacedName{Name: key}
+}
+
+// interval is how long a running deployment is left alone, by how long its state
+// has not changed: from min for one that is in progress, from twice that for one
+// that no device has picked up yet, doubling to max.
+func (p *polls) interval(state connectclient.DeploymentState, unchanged time.Duration) time.Duration {
+	base, patience := 2*p.min, 2*p.min
+	if state == connectclient.DeploymentInProgress {
+		base, patience = p.min, 4*p.min
+	}
+	doublings := bits.Len64(uint64(max(0, unchanged)/patience)+1) - 1
+	if doublings > 32 {
+		return p.max
+	}
+	return min(base<<doublings, p.max)
+}
