@@ -35,7 +35,7 @@ func (c *Client) call(ctx context.Context, req *request) (*answer, error) {
 		return nil, callError(req, ans, err)
 	}
 	if ans.status/100 != 2 {
-		return nil, statusError(req, ans, c.token)
+		return nil, statusError(req, ans)
 	}
 	return ans, nil
 }

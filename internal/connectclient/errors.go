@@ -149,17 +149,16 @@ func refused(reason budget.Reason) (string, []error) {
 }
 
 // statusError is the error of an answer that is not a success.
-func statusError(req *request, ans *answer, token Secret) *Error {
+func statusError(req *request, ans *answer) *Error {
 	e := &Error{
 		Operation:  req.operation,
 		StatusCode: ans.status,
+		Message:    ans.refusal,
 		RetryAt:    ans.retryAt,
 		detail:     fmt.Sprintf("the Connect API answered %d", ans.status),
 	}
-	var html bool
-	e.Message, html = parseMessage(ans.header.Get("Content-Type"), ans.body, token)
-	if html {
-		e.detail += " with an HTML page"
+	if isHTML(ans.header.Get("Content-Type")) {
+		e.detail += " with an HTML page" // from something in between, not the API
 	}
 	switch s := ans.status; {
 	case s == http.StatusUnauthorized:
@@ -220,28 +219,34 @@ func also(err error, status int, words string, kind error) error {
 // parseMessage finds the API's own words in an error's body, whatever the body
 // is: {"message": …} as documented, {"error": …} or a short text as seen
 // elsewhere, an HTML page of something in between, nothing at all.
-func parseMessage(mediaType string, body []byte, token Secret) (message string, html bool) {
+func parseMessage(mediaType string, body []byte, token Secret) string {
 	text := strings.TrimSpace(string(body))
-	kind, _, _ := mime.ParseMediaType(mediaType)
 	switch {
-	case text == "":
-		return "", false
-	case text[0] == '<', kind == "text/html":
-		return "", true
+	case text == "", isHTML(mediaType):
+		return ""
 	case text[0] == '{':
-		var object map[string]any
-		if json.Unmarshal(body, &object) != nil {
-			return "", false
-		}
-		for _, key := range []string{"message", "error"} {
-			if words, ok := object[key].(string); ok && words != "" {
-				return clean(words, token), false
-			}
-		}
-		return "", false
-	case text[0] == '[', text[0] == '"', len(text) > 2*maxMessage:
-		return "", false
+		return jsonMessage(body, token)
+	case strings.ContainsRune(`<["`, rune(text[0])), len(text) > 2*maxMessage:
+		return ""
 	default:
-		return clean(text, token), false
+		return clean(text, token)
 	}
+}
+
+func jsonMessage(body []byte, token Secret) string {
+	var object map[string]any
+	if json.Unmarshal(body, &object) != nil {
+		return ""
+	}
+	for _, key := range []string{"message", "error"} {
+		if words, ok := object[key].(string); ok && words != "" {
+			return clean(words, token)
+		}
+	}
+	return ""
+}
+
+func isHTML(mediaType string) bool {
+	kind, _, _ := mime.ParseMediaType(mediaType)
+	return kind == "text/html"
 }

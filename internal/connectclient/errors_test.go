@@ -83,7 +83,7 @@ func TestErrorOfAnAnswer(t *testing.T) {
 		"empty":         {reply{status: 404}, "create artefact: the Connect API answered 404", []error{ErrNotFound}},
 		"gone":          {reply{status: 410}, "create artefact: the Connect API answered 410", []error{ErrNotFound}},
 		"HTML":          {reply{status: 404, body: "<!DOCTYPE html><h1>" + testToken + "</h1>", header: html}, "create artefact: the Connect API answered 404 with an HTML page", []error{ErrNotFound}},
-		"unmarked HTML": {reply{status: 401, body: " <html>oops</html>"}, "create artefact: the Connect API answered 401 with an HTML page", []error{ErrUnauthorized}},
+		"unmarked HTML": {reply{status: 401, body: " <html>oops</html>"}, "create artefact: the Connect API answered 401", []error{ErrUnauthorized}},
 		"HTML 502": {reply{status: 502, body: "<html>Bad gateway</html>", header: html},
 			"create artefact: the Connect API answered 502 with an HTML page; it is not known whether the request was carried out", []error{ErrUnavailable, ErrOutcomeUnknown}},
 		"500":              {reply{status: 500, body: `{"message":"oops"}`}, "create artefact: the Connect API answered 500; it is not known whether the request was carried out: oops", []error{ErrUnavailable, ErrOutcomeUnknown}},
@@ -235,7 +235,7 @@ func TestLostAnswer(t *testing.T) {
 		"before the first byte": {"", "create artefact: the Connect API's answer was lost: the connection was closed too early" + lost},
 		"in the body":           {"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{\"id\":", "create artefact: the Connect API's answer was lost: the connection was closed too early" + lost},
 		"in a chunk":            {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{\"id\":", "create artefact: the Connect API's answer was lost: the connection was closed too early" + lost},
-		"no HTTP":               {"Authorization: Bearer " + testToken + "\r\n\r\n", "create artefact: the Connect API's answer was lost: the connection failed: malformed HTTP response \"Authorization: Bearer [redacted]\"" + lost},
+		"no HTTP":               {testToken + "\r\n\r\n", "create artefact: the Connect API's answer was lost: the connection failed: net/http: HTTP/1.x transport connection broken: malformed HTTP response \"[redacted]\"" + lost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, drop(tt.part))
@@ -317,6 +317,7 @@ func unresolving(t *testing.T, unknown string) http.RoundTripper {
 	if !ok {
 		t.Fatalf("the default transport is a %T", transport)
 	}
+	custom.Proxy = nil
 	dial := custom.DialContext
 	custom.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if host, _, _ := net.SplitHostPort(address); host == unknown {
@@ -372,7 +373,7 @@ func TestCancelledCall(t *testing.T) {
 
 func TestAttemptIsBounded(t *testing.T) {
 	s := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	err := create(t, connect(t, s.URL, func(o *Options) { o.Timeout = 1 }))
+	err := get(t, connect(t, s.URL, func(o *Options) { o.Timeout = 1 }))
 	mustBeOf(t, err, ErrUnavailable)
 	if !strings.Contains(err.Error(), "no answer in time") {
 		t.Error(err)
@@ -444,7 +445,12 @@ func FuzzParseError(f *testing.F) {
 	f.Fuzz(func(t *testing.T, status uint16, media string, body []byte) {
 		req := &request{operation: "create artefact", method: http.MethodPost}
 		ans := &answer{status: int(status), header: http.Header{"Content-Type": {media}}, body: body}
-		err := statusError(req, ans, NewSecret(testToken))
+		token := NewSecret(testToken)
+		api := func(context.Context, *request) (*answer, error) { return ans, nil }
+		if ans, err := redact(token)(api)(t.Context(), req); err != nil || ans.status/100 != 2 && ans.body != nil {
+			t.Fatalf("%+v, %v", ans, err)
+		}
+		err := statusError(req, ans)
 		mustBeSafe(t, err.Error())
 		mustBeSafe(t, Message(err))
 		if len(err.kinds) == 0 {

@@ -36,14 +36,16 @@ func unsent(err error) *failure {
 	return &failure{text: text, cause: cause}
 }
 
-// redact is the link that makes errors and error bodies safe to keep. Bodies of
-// success pass: a new auth key's secret is in one.
+// redact is the link that makes errors safe to keep. Of the body of an error
+// answer its message goes on, cleaned, and nothing else. Bodies of success pass:
+// a new auth key's secret is in one.
 func redact(token Secret) link {
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			ans, err := next(ctx, req)
 			if ans != nil && ans.status/100 != 2 {
-				ans.body = []byte(withoutSecrets(string(ans.body), token))
+				ans.refusal = parseMessage(ans.header.Get("Content-Type"), ans.body, token)
+				ans.body = nil
 			}
 			var f *failure
 			if errors.As(err, &f) {

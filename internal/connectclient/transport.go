@@ -30,10 +30,11 @@ type request struct {
 // answer is what the API answered, its body read to the end. Only together with
 // a *failure can it be an answer whose body did not arrive whole.
 type answer struct {
-	status int
-	header http.Header
-	body   []byte
-	rate   budget.Answer // what the headers say about the budget
+	status  int
+	header  http.Header
+	body    []byte        // of a success; of an error only below the redact link
+	refusal string        // what an error's body says, in words that are safe to keep
+	rate    budget.Answer // what the headers say about the budget
 	// retryAt is when asking again makes sense; zero if the API did not say.
 	retryAt time.Time
 }
@@ -60,8 +61,8 @@ func (c *Client) chain() exchange {
 		// The budget decides whether the attempt may be made at all, and
 		// reads what every answer says about it.
 		spend(c.options.Now, c.budget),
-		// Below this link errors and error bodies may hold the token, as
-		// that is where the token is; what has passed it is safe to keep.
+		// Below this link errors, and the bodies of error answers, may quote
+		// the token; above it only what is safe to keep is left of them.
 		redact(c.token),
 		// The token is added as late as possible: nothing above this link
 		// ever sees a request that holds it.
