@@ -95,7 +95,7 @@ func (o Options) withDefaults() (Options, error) {
 func checkedBaseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	switch {
-	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
+	case err != nil, u.Hostname() == "", u.Scheme != "https" && u.Scheme != "http":
 		// What was given is not repeated: it may hold a password.
 		return "", errors.New("the Connect API's address is not a URL: give one such as " + DefaultBaseURL)
 	case u.User != nil:

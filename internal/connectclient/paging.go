@@ -132,7 +132,7 @@ func (l *listing[T]) page(ctx context.Context, number int) (page[T], error) {
 	}
 	req := request{operation: l.operation, method: http.MethodGet, path: l.path, query: query}
 	ans, err := l.client.call(ctx, &req)
-	if l.judge != nil {
+	if l.judge != nil && (err == nil || number == 1) { // a later page that is missing says nothing about the collection
 		err = l.judge(err)
 	}
 	if err != nil {

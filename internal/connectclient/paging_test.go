@@ -92,6 +92,22 @@ func TestListing(t *testing.T) {
 	}
 }
 
+// Auth keys are listed to tell the revisions apart; a page that is missing because
+// keys were deleted meanwhile must not be taken for the older revision.
+func TestShrunkListingOfAuthKeys(t *testing.T) {
+	s := script(t,
+		reply{status: 200, body: `{"auth_keys":[{"id":"a"}],"meta":{"total_count":2}}`},
+		reply{status: 404},
+		reply{status: 200, body: `{"auth_keys":[{"id":"a"}],"meta":{"total_count":1}}`})
+	client := connect(t, s.URL)
+	if got, err := collect(client.AuthKeys.All(t.Context())); err != nil || len(got) != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if client.Revision() != RevisionCurrent {
+		t.Errorf("the revision is %s", client.Revision())
+	}
+}
+
 func TestListingCanBeReadAgain(t *testing.T) {
 	s := script(t, pageOf(1, "a"))
 	all := connect(t, s.URL).Artefacts.All(t.Context())
