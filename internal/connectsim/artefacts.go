@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectsim
+
+import (
+	"slices"
+	"strings"
+)
+
+// Artefact is an update artefact.
+type Artefact struct {
+	ID, Name, URI, Checksum string
+	// Deployed says that a deployment was made, or merely tried: it can never
+	// be deleted again.
+	Deployed bool
+}
+
+func showArtefact(a *Artefact) object {
+	return object{"id": a.ID, "name": a.Name, "uri": a.URI, "checksum": a.Checksum}
+}
+
+func createArtefact(c *call) reply {
+	p, valid := c.params(true)
+	if !valid {
+		return c.bad("The body cannot be parsed")
+	}
+	name, _ := p.text("name")
+	uri, _ := p.text("uri")
+	checksum, _ := p.text("checksum")
+	switch {
+	case strings.TrimSpace(name) == "":
+		return validation("Name can't be blank")
+	case strings.TrimSpace(uri) == "":
+		return validation("Uri can't be blank")
+	case !isHex(checksum, 64):
+		return validation("Checksum is invalid")
+	case c.org.artefactByName(name) != nil:
+		return validation("Name has already been taken")
+	}
+	return created(showArtefact(c.org.addArtefact(name, uri, checksum)))
+}
+
+func listArtefacts(c *call) reply {
+	all := c.org.artefacts.sorted
+	if prefix := strings.ToLower(c.URL.Query().Get("name")); prefix != "" && !c.older() {
+		all = slices.DeleteFunc(slices.Clone(all), func(a *Artefact) bool {
+			return !strings.HasPrefix(strings.ToLower(a.Name), prefix)
+		})
+	}
+	return page(c, "artefacts", all, showArtefact)
+}
+
+func getArtefact(c *call) reply {
+	a, found := c.org.artefacts.byID[c.PathValue("id")]
+	if !found {
+		return c.notFound()
+	}
+	return ok(showArtefact(a))
+}
+
+func deleteArtefact(c *call) reply {
+	a, found := c.org.artefacts.byID[c.PathValue("id")]
+	switch {
+	case !found:
+		return c.notFound()
+	case a.Deployed:
+		return invalid("Cannot delete artefacts that have been deployed")
+	}
+	c.org.artefacts.remove(a.ID)
+	c.server.touch()
+	return c.deleted(showArtefact(a))
+}
+
+func (o *Organisation) artefactByName(name string) *Artefact {
+	at, found := slices.BinarySearchFunc(o.artefacts.sorted, name, func(a *Artefact, name string) int { return strings.Compare(a.Name, name) })
+	if !found {
+		return nil
+	}
+	return o.artefacts.sorted[at]
+}
+
+func (o *Organisation) addArtefact(name, uri, checksum string) *Artefact {
+	a := &Artefact{ID: newID(), Name: name, URI: uri, Checksum: checksum}
+	o.artefacts.add(a.ID, a)
+	o.server.touch()
+	return a
+}
+
+// Artefacts returns the organisation's artefacts.
+func (o *Organisation) Artefacts() []Artefact {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	return copies(o.artefacts.sorted)
+}
+
+// AddArtefact makes an artefact, as another person would.
+func (o *Organisation) AddArtefact(name, uri, checksum string) Artefact {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	return *o.addArtefact(name, uri, checksum)
+}
+
+// RemoveArtefact removes an artefact, as another person would, even one that the
+// API would keep.
+func (o *Organisation) RemoveArtefact(id string) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	o.artefacts.remove(id)
+	o.server.touch()
+}
+
+// MarkDeployed makes the API keep an artefact for ever.
+func (o *Organisation) MarkDeployed(id string) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	if a, found := o.artefacts.byID[id]; found {
+		a.Deployed = true
+	}
+}
+
+func isHex(s string, length int) bool {
+	return len(s) == length && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}

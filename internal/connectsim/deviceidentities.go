@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectsim
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Identity lets the device with a key sign in.
+type Identity struct {
+	ID, Description, DeviceName, PublicKey string
+	Tags                                   []string
+	CreatedAt                              time.Time
+	// DeviceID is the device that it has become; empty until it was
+	// exchanged. The API never shows it.
+	DeviceID string
+
+	key *ecdsa.PublicKey
+}
+
+func showIdentity(i *Identity) object {
+	return object{
+		"id": i.ID, "description": i.Description, "device_name": orNull(i.DeviceName),
+		"created_at": stamp(i.CreatedAt), "public_key": i.PublicKey, "tags": tagged(i.Tags),
+	}
+}
+
+func createIdentity(c *call) reply {
+	p, valid := c.params(false)
+	if !valid {
+		return c.bad("The body cannot be parsed")
+	}
+	text, _ := p.text("public_key")
+	description, _ := p.text("description")
+	name, _ := p.text("device_name")
+	tags, _, validTags := p.list("tags")
+	key := parseKey(text)
+	switch {
+	case key == nil:
+		return validation("Public key is invalid")
+	case strings.TrimSpace(description) == "":
+		return validation("Description can't be blank")
+	case !c.older() && (!validTags || !goodTags(tags)):
+		return validation("Tags are invalid")
+	case !c.signedWith(key, true):
+		return invalid("The signature is invalid")
+	case c.org.identityByKey(key) != nil:
+		return validation("Public key has already been taken")
+	}
+	i := &Identity{
+		ID: newID(), Description: description, DeviceName: name, PublicKey: text, Tags: tags,
+		CreatedAt: c.server.now(), key: key,
+	}
+	if c.older() {
+		i.Tags = nil
+	}
+	c.org.identities.add(i.ID, i)
+	c.server.touch()
+	answer := showIdentity(i)
+	if c.older() {
+		delete(answer, "tags")
+	}
+	return created(answer)
+}
+
+func listIdentities(c *call) reply {
+	return page(c, "device_identities", c.org.identities.sorted, showIdentity)
+}
+
+func getIdentity(c *call) reply {
+	i, found := c.org.identities.byID[c.PathValue("id")]
+	if !found {
+		return c.notFound()
+	}
+	return ok(showIdentity(i))
+}
+
+func updateIdentity(c *call) reply {
+	i, found := c.org.identities.byID[c.PathValue("id")]
+	p, valid := c.params(true)
+	switch {
+	case !found:
+		return c.notFound()
+	case !valid:
+		return c.bad("The body cannot be parsed")
+	}
+	description, hasDescription := p.text("description")
+	tags, hasTags, validTags := p.list("tags")
+	switch {
+	case hasDescription && strings.TrimSpace(description) == "":
+		return validation("Description can't be blank")
+	case !validTags || !goodTags(tags):
+		return validation("Tags are invalid")
+	}
+	c.org.identities.change(i.ID, i, func() {
+		if hasDescription {
+			i.Description = description
+		}
+		if i.DeviceID != "" {
+			return // the rest is ignored from now on, without a word
+		}
+		if _, has := p["device_name"]; has {
+			i.DeviceName, _ = p.text("device_name")
+		}
+		if hasTags {
+			i.Tags = tags
+		}
+	})
+	c.server.touch()
+	return ok(showIdentity(i))
+}
+
+func deleteIdentity(c *call) reply {
+	i, found := c.org.identities.byID[c.PathValue("id")]
+	if !found {
+		return c.notFound()
+	}
+	if i.DeviceID != "" {
+		c.org.removeDevice(i.DeviceID)
+	}
+	c.org.identities.remove(i.ID)
+	c.server.touch()
+	return c.deleted(showIdentity(i))
+}
+
+func (o *Organisation) identityByKey(key *ecdsa.PublicKey) *Identity {
+	for _, i := range o.identities.sorted {
+		if i.key.Equal(key) {
+			return i
+		}
+	}
+	return nil
+}
+
+// signedWith verifies X-Connect-Identity-Signature: over the method, the URL, the
+// Authorization where there is one, the Content-Type, the Accept header if the
+// request has one, and the hash of the body.
+func (c *call) signedWith(key *ecdsa.PublicKey, authorised bool) bool {
+	signature, err := base64.StdEncoding.DecodeString(c.Header.Get("X-Connect-Identity-Signature"))
+	if err != nil {
+		return false
+	}
+	sum := sha256.Sum256(c.body)
+	lines := []string{c.Method, c.url()}
+	if authorised {
+		lines = append(lines, "Authorization: "+c.Header.Get("Authorization"))
+	}
+	lines = append(lines, "Content-Type: "+c.Header.Get("Content-Type"))
+	if accept, has := c.Header["Accept"]; has {
+		lines = append(lines, "Accept: "+strings.Join(accept, ", "))
+	}
+	lines = append(lines, hex.EncodeToString(sum[:]))
+	digest := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return ecdsa.VerifyASN1(key, digest[:], signature)
+}
+
+// url is the full URL as the client sees it.
+func (c *call) url() string {
+	if c.server.options.PublicURL != "" {
+		return c.server.options.PublicURL + c.URL.RequestURI()
+	}
+	scheme := "http"
+	if c.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + c.Host + c.URL.RequestURI()
+}
+
+// parseKey reads a public key on P-256; nil if it is none.
+func parseKey(text string) *ecdsa.PublicKey {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	key, ok := parsed.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil
+	}
+	return key
+}
+
+// DeviceIdentities returns the organisation's identities.
+func (o *Organisation) DeviceIdentities() []Identity {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	return copies(o.identities.sorted)
+}
+
+// AddDeviceIdentity registers a key, as the vendor's provisioner does; it returns
+// the zero Identity if the key is none.
+func (o *Organisation) AddDeviceIdentity(publicKey, description, deviceName string, tags []string) Identity {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	key := parseKey(publicKey)
+	if key == nil {
+		return Identity{}
+	}
+	i := &Identity{
+		ID: newID(), Description: description, DeviceName: deviceName, PublicKey: publicKey, Tags: tags,
+		CreatedAt: o.server.now(), key: key,
+	}
+	o.identities.add(i.ID, i)
+	o.server.touch()
+	return *i
+}
+
+// ChangeDeviceIdentity changes an identity, as another person would.
+func (o *Organisation) ChangeDeviceIdentity(id string, change func(*Identity)) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	if i, found := o.identities.byID[id]; found {
+		o.identities.change(id, i, func() { change(i) })
+		o.server.touch()
+	}
+}
+
+// RemoveDeviceIdentity removes an identity, as another person would.
+func (o *Organisation) RemoveDeviceIdentity(id string) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	o.identities.remove(id)
+	o.server.touch()
+}
+
+// exchangeIdentity makes a device of an identity: it is the device that proves to
+// hold the key.
+func exchangeIdentity(c *call) reply {
+	p, _ := c.params(false)
+	text, _ := p.text("public_key")
+	host, _ := p.text("hostname")
+	serial, _ := p.text("serial_number")
+	key := parseKey(text)
+	if key == nil || !c.signedWith(key, false) {
+		return c.unauthorized()
+	}
+	for _, o := range c.server.organisations {
+		i := o.identityByKey(key)
+		if i == nil {
+			continue
+		}
+		d := o.devices.byID[i.DeviceID]
+		if d == nil {
+			d = o.addDevice(Device{Name: orElse(i.DeviceName, host), SerialNumber: serial, Tags: i.Tags, IdentityID: i.ID})
+			i.DeviceID = d.ID
+		}
+		d.token = NewSecret("rpdev_")
+		c.server.touch()
+		return reply{http.StatusOK, object{"device_id": d.ID, "access_token": d.token}}
+	}
+	return c.notFound()
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}

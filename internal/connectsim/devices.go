@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectsim
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Device is a Raspberry Pi that has signed in.
+type Device struct {
+	ID, Name, SerialNumber string
+	Tags                   []string
+	// Model, Memory and OS are as in "filters" and in queries: "5", "8gb",
+	// "raspios-13". Empty where unknown, which they all are of a device whose
+	// client is older than 2.9.0.
+	Model, Memory, OS string
+	// IdentityID is the identity that it signed in with, if it was one.
+	IdentityID string
+
+	token string
+}
+
+func (d *Device) known() bool { return d.Model != "" || d.Memory != "" || d.OS != "" }
+
+func showDevice(d *Device) object {
+	o := object{
+		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
+		"board": nil, "os": nil, "kernel_architecture": nil, "filters": object{},
+	}
+	if d.known() {
+		name, version, _ := strings.Cut(d.OS, "-")
+		o["board"] = object{"model": "Raspberry Pi " + strings.ToUpper(d.Model), "revision": "1.0", "memory": d.Memory}
+		o["os"] = object{"name": name, "version": version}
+		o["kernel_architecture"] = "aarch64"
+		o["filters"] = object{"model": d.Model, "memory": d.Memory, "os": d.OS}
+	}
+	return o
+}
+
+func listDevices(c *call) reply {
+	all := c.org.devices.sorted
+	if query := c.URL.Query().Get("query"); strings.TrimSpace(query) != "" {
+		all = slices.DeleteFunc(slices.Clone(all), func(d *Device) bool { return !d.matches(query) })
+	}
+	return page(c, "devices", all, showDevice)
+}
+
+// matches tells whether every word of a query fits: qualifiers exactly, free text
+// anywhere in the name or the serial number. A word that is no qualifier is free
+// text.
+func (d *Device) matches(query string) bool {
+	for word := range strings.FieldsSeq(query) {
+		qualifier, value, qualified := strings.Cut(word, ":")
+		fits := false
+		switch {
+		case qualified && qualifier == "model":
+			fits = d.Model != "" && strings.EqualFold(d.Model, value)
+		case qualified && qualifier == "memory":
+			fits = d.Memory != "" && strings.EqualFold(d.Memory, value)
+		case qualified && qualifier == "os":
+			fits = d.OS != "" && strings.EqualFold(d.OS, value)
+		case qualified && qualifier == "tag":
+			fits = slices.Contains(d.Tags, value)
+		default:
+			text := strings.ToLower(word)
+			fits = strings.Contains(strings.ToLower(d.Name), text) || strings.Contains(strings.ToLower(d.SerialNumber), text)
+		}
+		if !fits {
+			return false
+		}
+	}
+	return true
+}
+
+func getDevice(c *call) reply {
+	d, found := c.org.devices.byID[c.PathValue("id")]
+	if !found {
+		return c.notFound()
+	}
+	return ok(showDevice(d))
+}
+
+func updateDevice(c *call) reply {
+	d, found := c.org.devices.byID[c.PathValue("id")]
+	p, valid := c.params(true)
+	switch {
+	case !found:
+		return c.notFound()
+	case !valid:
+		return c.bad("The body cannot be parsed")
+	}
+	name, hasName := p.text("name")
+	tags, hasTags, validTags := p.list("tags")
+	switch {
+	case hasName && strings.TrimSpace(name) == "":
+		return validation("Name can't be blank")
+	case !validTags || !goodTags(tags):
+		return validation("Tags are invalid")
+	}
+	c.org.devices.change(d.ID, d, func() {
+		if hasName {
+			d.Name = name
+		}
+		if hasTags {
+			d.Tags = tags
+		}
+	})
+	c.server.touch()
+	return ok(showDevice(d))
+}
+
+func deleteDevice(c *call) reply {
+	d, found := c.org.devices.byID[c.PathValue("id")]
+	if !found {
+		return c.notFound()
+	}
+	c.org.removeDevice(d.ID)
+	c.server.touch()
+	return c.deleted(showDevice(d))
+}
+
+func (o *Organisation) addDevice(d Device) *Device {
+	d.ID = newID()
+	added := &d
+	o.devices.add(d.ID, added)
+	o.server.touch()
+	return added
+}
+
+// removeDevice signs a device out: its token and its deployments go with it.
+func (o *Organisation) removeDevice(id string) {
+	o.devices.remove(id)
+	for _, d := range o.runs[id] {
+		delete(o.deployments, d.ID)
+	}
+	delete(o.runs, id)
+}
+
+// Devices returns the organisation's devices.
+func (o *Organisation) Devices() []Device {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	return copies(o.devices.sorted)
+}
+
+// AddDevice signs a device in. Its ID is given by the server.
+func (o *Organisation) AddDevice(d Device) Device {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	d.token = NewSecret("rpdev_")
+	return *o.addDevice(d)
+}
+
+// RemoveDevice signs a device out, as another person would.
+func (o *Organisation) RemoveDevice(id string) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	o.removeDevice(id)
+	o.server.touch()
+}
+
+// authenticated finds the device of a request on the device side.
+func (c *call) authenticated() bool {
+	token, _ := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
+	for _, o := range c.server.organisations {
+		for _, d := range o.devices.sorted {
+			if token != "" && d.token == token {
+				c.org, c.device = o, d
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// exchangeAuthKey signs a device in with an auth key, once.
+func exchangeAuthKey(c *call) reply {
+	p, _ := c.params(false)
+	secret, _ := p.text("auth_key")
+	host, _ := p.text("hostname")
+	serial, _ := p.text("serial_number")
+	for _, o := range c.server.organisations {
+		for _, k := range o.authKeys.sorted {
+			if k.Secret != secret || secret == "" || !k.Usable(c.server.options.Now()) {
+				continue
+			}
+			k.ExchangedAt = c.server.now()
+			d := o.addDevice(Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags})
+			d.token = NewSecret("rpdev_")
+			return reply{http.StatusOK, object{"access_token": d.token}}
+		}
+	}
+	return c.unauthorized()
+}

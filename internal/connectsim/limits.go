@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectsim
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// window counts one token's requests in the current window.
+type window struct {
+	began time.Time
+	used  int
+}
+
+// count counts a request with the token and tells whether it is within the limit.
+// The older revision has none. The lock is held.
+func (s *Server) count(token string) (w *window, within bool) {
+	if s.options.Revision == Older {
+		return nil, true
+	}
+	began := s.options.Now().Truncate(s.options.Window)
+	w, ok := s.windows[token]
+	if !ok || w.began.Before(began) {
+		w = &window{began: began}
+		s.windows[token] = w
+	}
+	w.used++
+	return w, w.used <= s.options.RateLimit
+}
+
+// announce writes the headers that an authenticated answer carries.
+func (s *Server) announce(header http.Header, w *window) {
+	if w == nil {
+		return
+	}
+	left := w.began.Add(s.options.Window).Sub(s.options.Now())
+	header.Set("X-Rate-Limit-Limit", strconv.Itoa(s.options.RateLimit))
+	header.Set("X-Rate-Limit-Remaining", strconv.Itoa(max(0, s.options.RateLimit-w.used)))
+	header.Set("X-Rate-Limit-Reset", strconv.Itoa(int(math.Ceil(left.Seconds()))))
+}
+
+// Spend uses up requests of the token's current window, as another program would
+// that shares it.
+func (s *Server) Spend(token string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range n {
+		s.count(token)
+	}
+}

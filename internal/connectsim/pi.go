@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectsim
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Pi is a virtual Raspberry Pi: it signs in and runs deployments through the
+// device side of the API, over HTTP, as a real one does.
+type Pi struct {
+	// Hostname is what the device is called if its key does not say.
+	Hostname string
+	// SerialNumber of the board.
+	SerialNumber string
+
+	baseURL string
+	client  *http.Client
+
+	mu        sync.Mutex
+	token     string
+	behaviour Behaviour
+}
+
+// Behaviour is how a Pi takes deployments.
+type Behaviour struct {
+	// Every is how often it asks for deployments. Default one second.
+	Every time.Duration
+	// WorkTime is how long it installs.
+	WorkTime time.Duration
+	// Offline: it does not ask, nor go on with what it has begun.
+	Offline bool
+	// FailWith makes it fail with this reason.
+	FailWith string
+}
+
+// NewPi returns a Pi that talks to the server at the base URL.
+func NewPi(baseURL, hostname, serialNumber string) *Pi {
+	return &Pi{
+		Hostname: hostname, SerialNumber: serialNumber,
+		baseURL: strings.TrimRight(baseURL, "/"), client: &http.Client{Timeout: 30 * time.Second},
+	}
+}
+
+// Behave changes how the Pi takes deployments, from now on.
+func (p *Pi) Behave(b Behaviour) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.behaviour = b
+}
+
+func (p *Pi) state() (Behaviour, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.behaviour
+	if b.Every <= 0 {
+		b.Every = time.Second
+	}
+	return b, p.token
+}
+
+// SignInWithAuthKey exchanges an auth key (rpoak_…) for the Pi's own token.
+func (p *Pi) SignInWithAuthKey(ctx context.Context, key string) error {
+	return p.signIn(ctx, "/client/auth-key-exchange", map[string]string{
+		"auth_key": key, "serial_number": p.SerialNumber, "hostname": p.Hostname, "client_id": "connectsim",
+	}, nil)
+}
+
+// SignInWithIdentity exchanges the identity of the key, proving to hold it.
+func (p *Pi) SignInWithIdentity(ctx context.Context, key *ecdsa.PrivateKey) error {
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	return p.signIn(ctx, "/client/device-identity-exchange", map[string]string{
+		"client_id": "connectsim", "public_key": string(public), "hostname": p.Hostname, "serial_number": p.SerialNumber,
+	}, key)
+}
+
+func (p *Pi) signIn(ctx context.Context, path string, body map[string]string, key *ecdsa.PrivateKey) error {
+	var answer struct {
+		AccessToken string `json:"access_token"`
+	}
+	status, err := p.call(ctx, http.MethodPost, path, body, key, &answer)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK || answer.AccessToken == "" {
+		return fmt.Errorf("sign in: Connect answers %d", status)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.token = answer.AccessToken
+	return nil
+}
+
+// SignedIn lets the Pi be a device that is signed in already.
+func (p *Pi) SignedIn(o *Organisation, deviceID string) {
+	o.server.mu.Lock()
+	token := ""
+	if d, found := o.devices.byID[deviceID]; found {
+		token = d.token
+	}
+	o.server.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.token = token
+}
+
+// Run takes deployments until the context ends.
+func (p *Pi) Run(ctx context.Context) {
+	for {
+		b, token := p.state()
+		if token != "" && !b.Offline {
+			p.takeNext(ctx, b)
+		}
+		if !pause(ctx, b.Every) {
+			return
+		}
+	}
+}
+
+// takeNext runs the next pending deployment to its end, if there is one. What
+// goes wrong on the way is tried again the next time.
+func (p *Pi) takeNext(ctx context.Context, b Behaviour) {
+	var pending struct {
+		Deployments []struct{ ID string }
+	}
+	status, err := p.call(ctx, http.MethodGet, "/deployments/pending", nil, nil, &pending)
+	if err != nil || status != http.StatusOK || len(pending.Deployments) == 0 {
+		return
+	}
+	path := "/deployments/" + pending.Deployments[0].ID
+	if status, err := p.call(ctx, http.MethodPost, path+"/start", nil, nil, nil); err != nil || status != http.StatusOK {
+		return
+	}
+	if !pause(ctx, b.WorkTime) {
+		return
+	}
+	if b.FailWith != "" {
+		_, _ = p.call(ctx, http.MethodPost, path+"/fail", map[string]string{"reason": b.FailWith}, nil, nil)
+		return
+	}
+	_, _ = p.call(ctx, http.MethodPost, path+"/complete", nil, nil, nil)
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// call sends a request of the device side; with a key it is signed, without it
+// carries the device's token.
+func (p *Pi) call(ctx context.Context, method, path string, body any, key *ecdsa.PrivateKey, into any) (int, error) {
+	var text []byte
+	if body != nil {
+		text, _ = json.Marshal(body) // maps of strings always marshal
+	}
+	req, err := http.NewRequestWithContext(ctx, method, p.baseURL+path, bytes.NewReader(text))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if key != nil {
+		signature, err := signRequest(key, req, text)
+		if err != nil {
+			return 0, err
+		}
+		req.Header.Set("X-Connect-Identity-Signature", signature)
+	} else if _, token := p.state(); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := p.client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	if err != nil {
+		return 0, err
+	}
+	if into != nil && res.StatusCode == http.StatusOK {
+		return res.StatusCode, json.Unmarshal(answer, into)
+	}
+	return res.StatusCode, nil
+}
+
+// signRequest signs as a device does, which has no Authorization to sign.
+func signRequest(key *ecdsa.PrivateKey, req *http.Request, body []byte) (string, error) {
+	sum := sha256.Sum256(body)
+	payload := strings.Join([]string{
+		req.Method, req.URL.String(), "Content-Type: " + req.Header.Get("Content-Type"), hex.EncodeToString(sum[:]),
+	}, "\n")
+	digest := sha256.Sum256([]byte(payload))
+	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	return base64.StdEncoding.EncodeToString(signature), err
+}
