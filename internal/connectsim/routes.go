@@ -60,7 +60,7 @@ var table = []route{
 
 	{"GET", "/organisation/devices", "", listDevices},
 	{"GET", "/organisation/devices/{id}", Current, getDevice},
-	{"PATCH", "/organisation/devices/{id}", "", updateDevice},
+	{"PATCH", "/organisation/devices/{id}", Current, updateDevice},
 	{"DELETE", "/organisation/devices/{id}", "", deleteDevice},
 
 	{"POST", "/organisation/devices/{id}/deployments", "", createDeployment},

@@ -321,6 +321,9 @@ func (s *Store[T]) after(err error) time.Duration {
 	default:
 		s.failure = err
 	}
+	if errors.Is(err, connectclient.ErrUnsupported) {
+		return jitter(s.reflector.options.Interval) // until the API is another
+	}
 	if at, ok := connectclient.RetryAt(err); ok {
 		return max(0, at.Sub(s.now()))
 	}

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Prints the folder that holds the control plane for tests and the demo:
+# kube-apiserver, etcd, kubectl and, except in downloaded ones,
+# kube-controller-manager. In this order:
+#
+#   1. KUBEBUILDER_ASSETS, if it is set
+#   2. the user's cache folder, where 3 and 4 put them
+#   3. prebuilt binaries, where they can be downloaded (setup-envtest)
+#   4. a build from the Go module proxy: about seven minutes on two cores, once
+#
+# Only the folder goes to standard output; progress goes to standard error.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+say() { printf '%s\n' "$*" >&2; }
+
+if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
+	for binary in kube-apiserver etcd kubectl; do
+		[[ -x $KUBEBUILDER_ASSETS/$binary ]] || { say "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS has no $binary: unset it, or name a folder that has kube-apiserver, etcd and kubectl"; exit 1; }
+	done
+	printf '%s\n' "$KUBEBUILDER_ASSETS"
+	exit 0
+fi
+
+version=$(cd "$here" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+key=$(cat "$here/go.mod" "$here/go.sum" "$here/assets.sh" | git hash-object --stdin | cut -c1-12)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/rpi-connect-operator/controlplane
+assets=$cache/$version-$(go env GOOS)-$(go env GOARCH)-$key
+
+done_() { printf '%s\n' "$assets"; exit 0; }
+[[ -d $assets ]] && done_
+
+# One at a time: a second clone waits for the first one's binaries.
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+if ! flock -n 9; then
+	say "Another build of the control plane is under way; waiting for it."
+	flock 9
+fi
+[[ -d $assets ]] && done_
+
+# The folder appears whole or not at all.
+work=$(mktemp -d "$cache/unfinished.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+finish() {
+	chmod 755 "$work"
+	mv "$work" "$assets"
+	trap - EXIT
+	done_
+}
+
+say "Looking for prebuilt binaries of Kubernetes $version …"
+if found=$(timeout 30 go tool -modfile="$here/../../tools/go.mod" setup-envtest use -p path --bin-dir "$work/download" "${version#v}" 2>/dev/null) && [[ -n $found ]]; then
+	cp "$found"/* "$work/"
+	rm -rf "$work/download"
+	finish
+fi
+rm -rf "$work/download"
+
+say "None to be had. Building the control plane from source: about seven minutes on two cores, once; it is kept in $cache."
+minor=${version#v1.}
+minor=${minor%%.*}
+stamp=()
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+	stamp+=("-X $package.gitVersion=$version" "-X $package.gitMajor=1" "-X $package.gitMinor=$minor" "-X $package.gitTreeState=clean")
+done
+
+build() { # binary, package
+	local began=$SECONDS pid
+	(cd "$here" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w ${stamp[*]}" -o "$work/$1" "$2") >&2 &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 1
+		((($SECONDS - began) % 20)) || say "  $1 … $((SECONDS - began)) s"
+	done
+	wait "$pid"
+	say "  $1 built in $((SECONDS - began)) s"
+}
+build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+build kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
+build kubectl k8s.io/kubernetes/cmd/kubectl
+build etcd go.etcd.io/etcd/server/v3
+finish

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
+	"rpi-connect.dev/operator/test/cluster"
+)
+
+// fleet is what every story has: a namespace with an access token, the
+// organisation that it opens, and the operator.
+type fleet struct {
+	client.Client
+	ns    string
+	token string
+	sim   *connectsim.Server
+	org   *connectsim.Organisation
+	url   string
+
+	manager *cluster.Manager
+	flags   []string
+	logs    []string // of operators that have ended
+}
+
+var fleets int
+
+// newFleet makes a namespace and an organisation; the operator is started by
+// start.
+func newFleet(ctx context.Context, options connectsim.Options) *fleet {
+	GinkgoHelper()
+	fleets++
+	f := &fleet{
+		Client: control.Client,
+		ns:     fmt.Sprintf("fleet-%d", fleets),
+		token:  connectsim.NewSecret("rporg_"),
+		sim:    connectsim.New(options),
+	}
+	f.org = f.sim.AddOrganisation(f.token)
+	var err error
+	f.url, err = f.sim.Start("")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(f.sim.Close)
+	Expect(f.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.ns}})).To(Succeed())
+	DeferCleanup(f.clean)
+	f.putToken(ctx, f.token)
+	return f
+}
+
+// clean lets what a story has left go, so that the next operator does not find it.
+func (f *fleet) clean(ctx context.Context) {
+	f.stop()
+	f.expectNoSecrets(ctx)
+	for _, list := range lists() {
+		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
+		Expect(meta.EachListItem(list, func(item runtime.Object) error {
+			obj := item.(client.Object)
+			patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`))
+			return client.IgnoreNotFound(errors.Join(client.IgnoreNotFound(f.Patch(ctx, obj, patch)), client.IgnoreNotFound(f.Delete(ctx, obj))))
+		})).To(Succeed())
+	}
+}
+
+func lists() []client.ObjectList {
+	return []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}}
+}
+
+// start starts the operator, at the highest verbosity, and waits until it works.
+func (f *fleet) start(ctx context.Context, flags ...string) {
+	GinkgoHelper()
+	if len(flags) > 0 {
+		f.flags = flags
+	}
+	var err error
+	f.manager, err = control.StartManager(ctx, binary, append([]string{"--connect-api-url=" + f.url, "--zap-log-level=10"}, f.flags...)...)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(f.manager.WaitReady(ctx)).To(Succeed())
+}
+
+// stop ends the operator, if it runs.
+func (f *fleet) stop() {
+	if f.manager != nil {
+		f.manager.Stop()
+		f.logs = append(f.logs, f.manager.Log())
+		if CurrentSpecReport().Failed() {
+			AddReportEntry("operator log", tail(f.manager.Log(), 200))
+		}
+		f.manager = nil
+	}
+}
+
+// kill ends the operator in the middle of whatever it is doing.
+func (f *fleet) kill() {
+	f.manager.Kill()
+	f.logs = append(f.logs, f.manager.Log())
+	f.manager = nil
+}
+
+func tail(text string, lines int) string {
+	all := strings.Split(text, "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// putToken writes the Secret that resources use by default.
+func (f *fleet) putToken(ctx context.Context, token string) {
+	GinkgoHelper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.ns, Name: "connect-access-token"}}
+	err := f.Get(ctx, client.ObjectKeyFromObject(secret), secret)
+	Expect(client.IgnoreNotFound(err)).To(Succeed())
+	// Tokens tend to arrive with a newline at the end.
+	secret.StringData = map[string]string{"token": token + "\n"}
+	if err != nil {
+		Expect(f.Create(ctx, secret)).To(Succeed())
+		return
+	}
+	Expect(f.Update(ctx, secret)).To(Succeed())
+}
+
+func (f *fleet) meta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: f.ns, Name: name}
+}
+
+// artefact returns an Artefact that can be created.
+func (f *fleet) artefact(name string) *v1alpha1.Artefact {
+	return &v1alpha1.Artefact{ObjectMeta: f.meta(name), Spec: v1alpha1.ArtefactSpec{
+		URI:      "https://updates.example.com/" + name + ".swu?signature=" + uriSecret,
+		Checksum: strings.Repeat("0a", 32),
+	}}
+}
+
+// uriSecret is in the query of every artefact's URI; nobody may see it.
+const uriSecret = "presigned-0123456789"
+
+// annotate sets an annotation; nil removes it.
+func (f *fleet) annotate(ctx context.Context, obj client.Object, key string, value any) {
+	GinkgoHelper()
+	text := "null"
+	if value != nil {
+		text = fmt.Sprintf("%q", value)
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, key, text)
+	Expect(f.Patch(ctx, obj, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
+}
+
+// ready gives what a user sees of a resource: Ready, reason and message, "True
+// Available: …"; empty while there is nothing to see for this generation.
+func (f *fleet) ready(ctx context.Context, obj lifecycle.Object) func() string {
+	return func() string {
+		if err := f.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
+			return err.Error()
+		}
+		obeysKstatus(obj)
+		ready := meta.FindStatusCondition(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.ObservedGeneration != obj.GetGeneration() {
+			return ""
+		}
+		return fmt.Sprintf("%s %s: %s", ready.Status, ready.Reason, ready.Message)
+	}
+}
+
+// obeysKstatus checks the laws that every status of every resource obeys at every
+// moment.
+func obeysKstatus(obj lifecycle.Object) {
+	GinkgoHelper()
+	status := obj.GetCommonStatus()
+	is := func(condition string) bool { return meta.IsStatusConditionTrue(status.Conditions, condition) }
+	has := func(condition string) bool { return meta.FindStatusCondition(status.Conditions, condition) != nil }
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	name := fmt.Sprintf("%T %s: %+v", obj, obj.GetName(), status)
+	if ready == nil {
+		Expect(has(v1alpha1.ConditionReconciling) || has(v1alpha1.ConditionStalled)).To(BeFalse(), name)
+		return
+	}
+	Expect(is(v1alpha1.ConditionReconciling)).To(Equal(ready.Status == metav1.ConditionUnknown), name)
+	Expect(is(v1alpha1.ConditionStalled)).To(Equal(ready.Status == metav1.ConditionFalse), name)
+	Expect(has(v1alpha1.ConditionReconciling)).To(Equal(is(v1alpha1.ConditionReconciling)), name)
+	Expect(has(v1alpha1.ConditionStalled)).To(Equal(is(v1alpha1.ConditionStalled)), name)
+	Expect(status.ObservedGeneration).To(Equal(ready.ObservedGeneration), name)
+	Expect(ready.Message).NotTo(BeEmpty(), name)
+}
+
+// gone tells whether a resource is gone.
+func (f *fleet) gone(ctx context.Context, obj client.Object) func() bool {
+	return func() bool {
+		err := f.Get(ctx, client.ObjectKeyFromObject(obj), obj)
+		return err != nil && client.IgnoreNotFound(err) == nil
+	}
+}
+
+// events gives the reasons of the events about a resource.
+func (f *fleet) events(ctx context.Context, name string) func() []string {
+	return func() []string {
+		var list eventsv1.EventList
+		Expect(f.List(ctx, &list, client.InNamespace(f.ns))).To(Succeed())
+		reasons := []string{}
+		for _, e := range list.Items {
+			if e.Regarding.Name == name {
+				reasons = append(reasons, e.Reason)
+			}
+		}
+		return reasons
+	}
+}
+
+// readyCount gives how many resources of a list are Ready.
+func (f *fleet) readyCount(ctx context.Context, list client.ObjectList) func() int {
+	return func() int {
+		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
+		n := 0
+		Expect(meta.EachListItem(list, func(item runtime.Object) error {
+			obj := item.(lifecycle.Object)
+			obeysKstatus(obj)
+			if meta.IsStatusConditionTrue(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady) {
+				n++
+			}
+			return nil
+		})).To(Succeed())
+		return n
+	}
+}
+
+// expectNoSecrets looks for what must not be seen in everything that can be seen:
+// logs, events, statuses, metrics.
+func (f *fleet) expectNoSecrets(ctx context.Context) {
+	GinkgoHelper()
+	secrets := []string{f.token, "rpoak_", uriSecret}
+	see := func(where, text string) {
+		for _, secret := range secrets {
+			Expect(strings.Contains(text, secret)).To(BeFalse(), "a secret is in %s", where)
+		}
+	}
+	for _, log := range f.logs {
+		see("the log", log)
+	}
+	var events eventsv1.EventList
+	Expect(f.List(ctx, &events)).To(Succeed())
+	for _, e := range events.Items {
+		see("an event", e.Note)
+	}
+	for _, list := range lists() {
+		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
+		Expect(meta.EachListItem(list, func(item runtime.Object) error {
+			obj := item.(lifecycle.Object)
+			see("a status", fmt.Sprintf("%+v", obj.GetCommonStatus()))
+			see("an annotation", fmt.Sprintf("%+v", obj.GetAnnotations()))
+			return nil
+		})).To(Succeed())
+	}
+}
+
+// settledWrites waits until the operator writes nothing for a while, and returns
+// what it has written since: to its resources, and events.
+func (f *fleet) settledWrites(since time.Time) (resources, events int) {
+	GinkgoHelper()
+	count := func() [2]int {
+		r, e, _, err := control.OperatorWrites(since)
+		Expect(err).NotTo(HaveOccurred())
+		return [2]int{r, e}
+	}
+	var last [2]int
+	Eventually(func() bool {
+		before := last
+		last = count()
+		return before == last && last != [2]int{}
+	}).WithPolling(time.Second).Should(BeTrue())
+	return last[0], last[1]
+}
