@@ -82,6 +82,7 @@ func main() {
 	}
 	flag.Parse()
 
+	o.logging.Level = withoutBodies(o.logging.Level)
 	logger := zap.New(zap.UseFlagOptions(&o.logging))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger)
@@ -89,6 +90,16 @@ func main() {
 		logger.Error(err, "the operator stops")
 		os.Exit(1)
 	}
+}
+
+// withoutBodies limits the verbosity of the log. Beyond it, the Kubernetes client
+// prints what is read and written: Secrets, and the URIs of artefacts.
+func withoutBodies(level zapcore.LevelEnabler) zapcore.LevelEnabler {
+	const most = zapcore.Level(-6)
+	if level != nil && level.Enabled(most-1) {
+		return most
+	}
+	return level
 }
 
 // fromEnvironment sets every flag whose variable is there: --resync-interval is

@@ -59,14 +59,14 @@ func newFleet(ctx context.Context, options connectsim.Options) *fleet {
 	DeferCleanup(f.sim.Close)
 	Expect(f.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.ns}})).To(Succeed())
 	DeferCleanup(f.clean)
+	DeferCleanup(f.expectNoSecrets)
+	DeferCleanup(f.stop)
 	f.putToken(ctx, f.token)
 	return f
 }
 
 // clean lets what a story has left go, so that the next operator does not find it.
 func (f *fleet) clean(ctx context.Context) {
-	f.stop()
-	f.expectNoSecrets(ctx)
 	for _, list := range lists() {
 		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
 		Expect(meta.EachListItem(list, func(item runtime.Object) error {
