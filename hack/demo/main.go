@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Demo shows the operator at work without a cluster: a real kube-apiserver and
+// etcd, the simulator of Connect with virtual Raspberry Pis, and the operator as
+// a process under its own ServiceAccount. It applies config/samples and shows
+// what kubectl shows until everything has come to its end.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
+	"rpi-connect.dev/operator/test/cluster"
+)
+
+// patience is how long the samples may take to come to their end.
+const patience = 3 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "\nThe demo failed:", err)
+		os.Exit(1)
+	}
+}
+
+// demo is everything that runs.
+type demo struct {
+	cluster    *cluster.Cluster
+	manager    *cluster.Manager
+	sim        *connectsim.Server
+	org        *connectsim.Organisation
+	token      string
+	url        string
+	kubeconfig string
+}
+
+func run(ctx context.Context) error {
+	d := &demo{token: connectsim.NewSecret("rporg_")}
+	defer d.end()
+	steps := []struct {
+		title string
+		do    func(context.Context) error
+	}{
+		{"Start kube-apiserver and etcd, install CRDs and RBAC", d.startCluster},
+		{"Start the simulator of Connect, with a few virtual Raspberry Pis", d.startConnect},
+		{"Build and start the operator", d.startOperator},
+		{"kubectl apply -k config/samples", d.applySamples},
+	}
+	for _, step := range steps {
+		began := time.Now()
+		fmt.Printf("==> %s …", step.title)
+		if err := step.do(ctx); err != nil {
+			fmt.Println()
+			return err
+		}
+		fmt.Printf(" %.1f s\n", time.Since(began).Seconds())
+	}
+	fmt.Println("\n$ kubectl get connect")
+	if err := d.watch(ctx); err != nil {
+		return err
+	}
+	d.summary()
+	if os.Getenv("DEMO_KEEP") != "" {
+		d.keep(ctx)
+	}
+	return nil
+}
+
+func (d *demo) startCluster(ctx context.Context) error {
+	var err error
+	if d.cluster, err = cluster.Start(ctx, cluster.Options{ControllerManager: cluster.HasControllerManager()}); err != nil {
+		return err
+	}
+	d.kubeconfig = filepath.Join(d.cluster.Dir, "kubeconfig")
+	return cluster.WriteKubeconfig(d.kubeconfig, d.cluster.Config)
+}
+
+func (d *demo) startConnect(ctx context.Context) error {
+	d.sim = connectsim.New(connectsim.Options{Latency: 40 * time.Millisecond})
+	d.org = d.sim.AddOrganisation(d.token)
+	var err error
+	if d.url, err = d.sim.Start(""); err != nil {
+		return err
+	}
+	d.startFleet(ctx)
+	return nil
+}
+
+func (d *demo) startOperator(ctx context.Context) error {
+	binary, err := cluster.BuildManager(ctx, d.cluster.Dir)
+	if err != nil {
+		return err
+	}
+	d.manager, err = d.cluster.StartManager(ctx, binary, "--connect-api-url="+d.url, "--deployment-poll-min=1s")
+	if err != nil {
+		return err
+	}
+	return d.manager.WaitReady(ctx)
+}
+
+// applySamples applies the samples as they are, after the Secret that they need
+// with a token that the simulator knows.
+func (d *demo) applySamples(ctx context.Context) error {
+	if _, err := d.kubectl(ctx, "apply", "-k", filepath.Join(cluster.Root(), "config", "samples")); err != nil {
+		return err
+	}
+	token := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "connect-access-token"}}
+	if err := d.cluster.Client.Get(ctx, client.ObjectKeyFromObject(token), token); err != nil {
+		return err
+	}
+	token.Data["token"] = []byte(d.token)
+	return d.cluster.Client.Update(ctx, token)
+}
+
+func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, d.cluster.Kubectl(), append([]string{"--kubeconfig=" + d.kubeconfig}, args...)...) //nolint:gosec // our own kubectl
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	out, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// watch shows the table each time it changes, until every resource has settled.
+func (d *demo) watch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	screen := &screen{inPlace: term.IsTerminal(int(os.Stdout.Fd()))}
+	for {
+		settled, err := d.settled(ctx)
+		if err != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		table, err := d.kubectl(ctx, "get", "connect")
+		if err != nil {
+			return err
+		}
+		screen.show(table)
+		if settled {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not everything has come to its end; the operator's last words:\n%s", lastLines(d.manager.Log(), 20))
+		case <-d.manager.Exited():
+			return fmt.Errorf("the operator has ended:\n%s", lastLines(d.manager.Log(), 20))
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// settled tells whether every resource has come to its end: it is Ready, or
+// waits for a person.
+func (d *demo) settled(ctx context.Context) (bool, error) {
+	all := true
+	for _, list := range []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}} {
+		if err := d.cluster.Client.List(ctx, list); err != nil {
+			return false, err
+		}
+		err := meta.EachListItem(list, func(item runtime.Object) error {
+			obj, ok := item.(lifecycle.Object)
+			ready := meta.FindStatusCondition(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
+			all = all && ok && ready != nil && ready.Status != metav1.ConditionUnknown && ready.ObservedGeneration == obj.GetGeneration()
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	return all, nil
+}
+
+// summary tells what it has cost.
+func (d *demo) summary() {
+	counts := map[string]int{}
+	for _, r := range d.sim.Journal() {
+		if strings.HasPrefix(r.Route, "/organisation/") {
+			counts[r.Method+" "+r.Route]++
+		}
+	}
+	fmt.Printf("\nEverything has come to its end. It took %d of the 5,000 requests an hour:\n\n", d.sim.Count(""))
+	for _, route := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Printf("  %4d  %s\n", counts[route], route)
+	}
+}
+
+// keep leaves everything running to play with.
+func (d *demo) keep(ctx context.Context) {
+	fmt.Printf(`
+Everything goes on until Ctrl-C. In another terminal:
+
+  export KUBECONFIG=%s
+  %s get connect -w
+  kubectl describe artefact.rpi-connect.dev/kiosk-v1.0
+  kubectl explain artefact.spec --api-version=rpi-connect.dev/v1alpha1
+
+  curl -H 'Authorization: Bearer %s' %s/organisation/artefacts
+`, d.kubeconfig, d.cluster.Kubectl(), d.token, d.url)
+	<-ctx.Done()
+}
+
+func (d *demo) end() {
+	if d.manager != nil {
+		d.manager.Stop()
+	}
+	if d.sim != nil {
+		d.sim.Close()
+	}
+	if d.cluster != nil {
+		_ = d.cluster.Stop()
+	}
+}
+
+// screen shows a text that changes: in place on a terminal, one after the other
+// elsewhere.
+type screen struct {
+	inPlace bool
+	shown   string
+}
+
+func (s *screen) show(text string) {
+	if withoutAge(text) == withoutAge(s.shown) {
+		return
+	}
+	if s.inPlace && s.shown != "" {
+		fmt.Printf("\033[%dA\033[J", strings.Count(s.shown, "\n"))
+	} else if s.shown != "" {
+		fmt.Println()
+	}
+	fmt.Print(text)
+	s.shown = text
+}
+
+// withoutAge leaves out what changes by itself: the last column.
+func withoutAge(table string) string {
+	var b strings.Builder
+	for line := range strings.Lines(table) {
+		line = strings.TrimRight(line, " \n")
+		if at := strings.LastIndex(line, " "); at >= 0 {
+			line = line[:at]
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return b.String()
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
