@@ -69,6 +69,7 @@ type ArtefactStatus struct {
 type Artefact struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// metadata is the standard object's metadata.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 

@@ -9,11 +9,11 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 type Renewal string
 
 const (
-	// RenewalNever: one key, and that is it.
+	// RenewalNever is one key, and that is it.
 	RenewalNever Renewal = "Never"
-	// RenewalBeforeExpiry: a new key in time before an unused one expires.
+	// RenewalBeforeExpiry is a new key in time before an unused one expires.
 	RenewalBeforeExpiry Renewal = "BeforeExpiry"
-	// RenewalAlways: also a new key once a device has used the one before.
+	// RenewalAlways is also a new key once a device has used the one before.
 	RenewalAlways Renewal = "Always"
 )
 
@@ -163,6 +163,7 @@ type AuthKeyStatus struct {
 type AuthKey struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// metadata is the standard object's metadata.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 

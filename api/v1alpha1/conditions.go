@@ -35,9 +35,9 @@ const (
 	ReasonSuspended = "Suspended"
 	// ReasonAccessTokenMissing: create the Secret, or the key in it, that
 	// spec.accessTokenSecretRef names.
-	ReasonAccessTokenMissing = "AccessTokenMissing" //nolint:gosec // a reason, not a credential
+	ReasonAccessTokenMissing = "AccessTokenMissing"
 	// ReasonAccessTokenRejected: put a valid access token into the Secret.
-	ReasonAccessTokenRejected = "AccessTokenRejected" //nolint:gosec // a reason, not a credential
+	ReasonAccessTokenRejected = "AccessTokenRejected"
 	// ReasonThrottled: wait; the hourly request budget is spent, and the
 	// message says until when.
 	ReasonThrottled = "Throttled"
@@ -135,7 +135,7 @@ const (
 	// EventLeftBehind: a resource was let go although its remote object stays.
 	EventLeftBehind = "LeftBehind"
 	// EventSecretWritten: an auth key was written to its Secret.
-	EventSecretWritten = "SecretWritten" //nolint:gosec // a reason, not a credential
+	EventSecretWritten = "SecretWritten"
 	// EventKeyLost: a key may be left in the organisation that is in no
 	// Secret.
 	EventKeyLost = "KeyLost"

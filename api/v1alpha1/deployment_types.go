@@ -156,6 +156,7 @@ type DeploymentStatus struct {
 type Deployment struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// metadata is the standard object's metadata.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 

@@ -129,6 +129,7 @@ type DeviceIdentityStatus struct {
 type DeviceIdentity struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// metadata is the standard object's metadata.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 

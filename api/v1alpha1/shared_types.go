@@ -36,13 +36,13 @@ const (
 
 // SecretKeyReference names a key of a Secret in the resource's own namespace.
 type SecretKeyReference struct {
-	// Name of the Secret.
+	// name of the Secret.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
-	// Key in the Secret's data.
+	// key in the Secret's data.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -53,14 +53,14 @@ type SecretKeyReference struct {
 // AccessTokenReference names the Secret that holds the access token of an
 // organisation.
 type AccessTokenReference struct {
-	// Name of the Secret. Default: connect-access-token.
+	// name of the Secret. Default: connect-access-token.
 	// +optional
 	// +kubebuilder:default=connect-access-token
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 
-	// Key in the Secret's data. Default: token.
+	// key in the Secret's data. Default: token.
 	// +optional
 	// +kubebuilder:default=token
 	// +kubebuilder:validation:MinLength=1

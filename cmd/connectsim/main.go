@@ -36,7 +36,7 @@ func run() error {
 	token := flag.String("token", "", "access token of the organisation (default: a new one)")
 	pis := flag.Int("pis", 0, "virtual Raspberry Pis that are signed in and take deployments")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "Connectsim serves the Raspberry Pi Connect Management API from memory.\n\nUsage: connectsim [flags]\n\n")
+		_, _ = fmt.Fprintf(flag.CommandLine.Output(), "Connectsim serves the Raspberry Pi Connect Management API from memory.\n\nUsage: connectsim [flags]\n\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

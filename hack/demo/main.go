@@ -38,9 +38,7 @@ import (
 const patience = 3 * time.Minute
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "\nThe demo failed:", err)
 		os.Exit(1)
 	}
@@ -57,7 +55,9 @@ type demo struct {
 	kubeconfig string
 }
 
-func run(ctx context.Context) error {
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	d := &demo{token: connectsim.NewSecret("rporg_")}
 	defer d.end()
 	steps := []struct {
@@ -136,7 +136,7 @@ func (d *demo) applySamples(ctx context.Context) error {
 }
 
 func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, d.cluster.Kubectl(), append([]string{"--kubeconfig=" + d.kubeconfig}, args...)...) //nolint:gosec // our own kubectl
+	command := exec.CommandContext(ctx, d.cluster.Kubectl(), append([]string{"--kubeconfig=" + d.kubeconfig}, args...)...)
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	out, err := command.Output()

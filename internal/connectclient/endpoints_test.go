@@ -146,7 +146,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "update device identity",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.DeviceIdentities.Update(ctx, "i1", DeviceIdentityUpdate{Description: ptr("pi5-001"), DeviceName: &name, Tags: &tags})
+				return c.DeviceIdentities.Update(ctx, "i1", DeviceIdentityUpdate{Description: new("pi5-001"), DeviceName: &name, Tags: &tags})
 			},
 			sent:    `PATCH /organisation/device-identities/i1 {"description":"pi5-001","device_name":"lab","tags":["lab"]}`,
 			current: ok(identityJSON), older: ok(identityJSON),
@@ -225,7 +225,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "update device",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.Devices.Update(ctx, "p1", DeviceUpdate{Name: ptr("pi5-001"), Tags: &tags})
+				return c.Devices.Update(ctx, "p1", DeviceUpdate{Name: new("pi5-001"), Tags: &tags})
 			},
 			sent:    `PATCH /organisation/devices/p1 {"name":"pi5-001","tags":["lab"]}`,
 			current: ok(deviceJSON),

@@ -120,8 +120,7 @@ func callError(req *request, ans *answer, err error) *Error {
 	if ans != nil {
 		e.StatusCode = ans.status
 	}
-	var refusal *budget.Refusal
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*budget.Refusal](err); ok {
 		e.Cause, e.RetryAt = refusal, refusal.Until
 		e.detail, e.kinds = refused(refusal.Reason)
 		return e

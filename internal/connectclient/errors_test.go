@@ -29,7 +29,7 @@ func mustBeOf(t *testing.T, err error, want ...error) {
 	for _, kind := range allKinds {
 		wanted := false
 		for _, w := range want {
-			wanted = wanted || w == kind
+			wanted = wanted || errors.Is(w, kind)
 		}
 		if errors.Is(err, kind) != wanted {
 			t.Errorf("errors.Is(%q, %q) is %t", err, kind, !wanted)

@@ -146,5 +146,3 @@ func collect[T any](rows iter.Seq2[T, error]) (all []T, err error) {
 	}
 	return all, nil
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -127,9 +128,7 @@ func (l *listing[T]) patientPage(ctx context.Context, number int) (page[T], erro
 // page reads one page.
 func (l *listing[T]) page(ctx context.Context, number int) (page[T], error) {
 	query := url.Values{"page": {strconv.Itoa(number)}, "per_page": {strconv.Itoa(perPage)}}
-	for key, values := range l.query {
-		query[key] = values
-	}
+	maps.Copy(query, l.query)
 	req := request{operation: l.operation, method: http.MethodGet, path: l.path, query: query}
 	ans, err := l.client.call(ctx, &req)
 	if l.judge != nil && (err == nil || number == 1) { // a later page that is missing says nothing about the collection

@@ -163,8 +163,7 @@ func TestListingOfAWrongAddress(t *testing.T) {
 // each time, and never end.
 func TestLongListingIsPacedNotBroken(t *testing.T) {
 	const pages = 40
-	var s *service
-	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		page, _ := strconv.Atoi(r.URL.Query().Get("page"))
 		pageOf(pages, fmt.Sprintf("a%02d", page)).ServeHTTP(w, r)
 	})

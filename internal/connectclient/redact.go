@@ -47,8 +47,7 @@ func redact(token Secret) link {
 				ans.refusal = parseMessage(ans.header.Get("Content-Type"), ans.body, token)
 				ans.body = nil
 			}
-			var f *failure
-			if errors.As(err, &f) {
+			if f, ok := errors.AsType[*failure](err); ok {
 				safe := *f
 				safe.text, safe.cause = describe(f.cause, token)
 				err = &safe

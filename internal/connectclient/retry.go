@@ -40,8 +40,7 @@ func retry(o Options) link {
 					break
 				}
 				again, againErr := next(ctx, req)
-				var refusal *budget.Refusal
-				if errors.As(againErr, &refusal) {
+				if _, ok := errors.AsType[*budget.Refusal](againErr); ok {
 					break // what went wrong says more than that it may not be tried again
 				}
 				ans, err = again, againErr
@@ -59,8 +58,7 @@ func repeatable(req *request, ans *answer, err error) bool {
 	default:
 		return false
 	}
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return !f.lasting
 	}
 	return err == nil && ans.status >= 500

@@ -69,7 +69,7 @@ func mustOrganisation(t *testing.T, token Secret) *Client {
 func mustNotLeak(t *testing.T, where, text string) {
 	t.Helper()
 	// Hex is how %x would print it, decimals how %d would.
-	for _, form := range []string{testToken, testToken[6:], fmt.Sprintf("%x", testToken), fmt.Sprintf("%X", testToken), strings.Trim(fmt.Sprint([]byte(testToken)), "[]")} {
+	for _, form := range []string{testToken, testToken[6:], fmt.Sprintf("%x", testToken), fmt.Sprintf("%X", testToken), strings.Trim(fmt.Sprint(string([]byte(testToken))), "[]")} {
 		if strings.Contains(text, form) {
 			t.Errorf("%s shows the secret: %s", where, text)
 		}

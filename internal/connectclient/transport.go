@@ -47,7 +47,7 @@ type exchange func(context.Context, *request) (*answer, error)
 type link func(next exchange) exchange
 
 // chain assembles what lies between a call and the network. From the caller
-// down to the wire:
+// down to the wire.
 func (c *Client) chain() exchange {
 	links := []link{
 		// The revision is learnt from whatever is answered in the end.

@@ -42,7 +42,7 @@ func createAuthKey(c *call) reply {
 	description, _ := p.text("description")
 	name, _ := p.text("device_name")
 	days, given, validDays := p.number("ttl_days")
-	tags, _, validTags := p.list("tags")
+	tags, _, validTags := p.tags()
 	if !given {
 		days = 1
 	}
@@ -108,7 +108,7 @@ func updateAuthKey(c *call) reply {
 		return invalid("This auth key can no longer be edited.")
 	}
 	description, hasDescription := p.text("description")
-	tags, hasTags, validTags := p.list("tags")
+	tags, hasTags, validTags := p.tags()
 	switch {
 	case hasDescription && strings.TrimSpace(description) == "":
 		return validation("Description can't be blank")

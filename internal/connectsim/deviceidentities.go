@@ -42,7 +42,7 @@ func createIdentity(c *call) reply {
 	text, _ := p.text("public_key")
 	description, _ := p.text("description")
 	name, _ := p.text("device_name")
-	tags, _, validTags := p.list("tags")
+	tags, _, validTags := p.tags()
 	key := parseKey(text)
 	switch {
 	case key == nil:
@@ -94,7 +94,7 @@ func updateIdentity(c *call) reply {
 		return c.bad("The body cannot be parsed")
 	}
 	description, hasDescription := p.text("description")
-	tags, hasTags, validTags := p.list("tags")
+	tags, hasTags, validTags := p.tags()
 	switch {
 	case hasDescription && strings.TrimSpace(description) == "":
 		return validation("Description can't be blank")

@@ -53,7 +53,7 @@ func listDevices(c *call) reply {
 func (d *Device) matches(query string) bool {
 	for word := range strings.FieldsSeq(query) {
 		qualifier, value, qualified := strings.Cut(word, ":")
-		fits := false
+		var fits bool
 		switch {
 		case qualified && qualifier == "model":
 			fits = d.Model != "" && strings.EqualFold(d.Model, value)
@@ -92,7 +92,7 @@ func updateDevice(c *call) reply {
 		return c.bad("The body cannot be parsed")
 	}
 	name, hasName := p.text("name")
-	tags, hasTags, validTags := p.list("tags")
+	tags, hasTags, validTags := p.tags()
 	switch {
 	case hasName && strings.TrimSpace(name) == "":
 		return validation("Name can't be blank")

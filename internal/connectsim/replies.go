@@ -120,9 +120,9 @@ func (p params) number(name string) (value int, given, valid bool) {
 	return value, true, err == nil
 }
 
-// list returns a list of strings.
-func (p params) list(name string) (values []string, given, valid bool) {
-	raw, ok := p[name]
+// tags returns the list of tags.
+func (p params) tags() (values []string, given, valid bool) {
+	raw, ok := p["tags"]
 	if !ok || string(raw) == "null" {
 		return nil, false, true
 	}

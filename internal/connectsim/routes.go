@@ -5,6 +5,7 @@ package connectsim
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -191,9 +192,7 @@ func (f *Fault) answer(w http.ResponseWriter) {
 		drop(w)
 		return
 	}
-	for key, values := range f.Header {
-		w.Header()[key] = values
-	}
+	maps.Copy(w.Header(), f.Header)
 	if f.ContentType != "" {
 		w.Header().Set("Content-Type", f.ContentType)
 	}
@@ -233,9 +232,7 @@ type (
 
 // send writes the reply.
 func send(w http.ResponseWriter, header http.Header, result reply, fault *Fault) {
-	for key, values := range header {
-		w.Header()[key] = values
-	}
+	maps.Copy(w.Header(), header)
 	var body []byte
 	switch b := result.body.(type) {
 	case nil:

@@ -4,7 +4,6 @@ package controller
 
 import (
 	"context"
-	"math/bits"
 	"sync"
 	"time"
 
@@ -192,9 +191,9 @@ func (p *polls) interval(state connectclient.DeploymentState, unchanged time.Dur
 	if state == connectclient.DeploymentInProgress {
 		base, patience = p.min, 4*p.min
 	}
-	doublings := bits.Len64(uint64(max(0, unchanged)/patience)+1) - 1
-	if doublings > 32 {
-		return p.max
+	every := base
+	for spent := patience; spent <= unchanged && every < p.max; spent = 2*spent + patience {
+		every *= 2
 	}
-	return min(base<<doublings, p.max)
+	return min(every, p.max)
 }

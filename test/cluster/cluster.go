@@ -150,7 +150,7 @@ func (c *Cluster) startControllerManager() error {
 	if err := WriteKubeconfig(kubeconfig, c.Config); err != nil {
 		return err
 	}
-	c.controller = exec.Command(filepath.Join(c.assets, "kube-controller-manager"), //nolint:gosec // the folder is the caller's own
+	c.controller = exec.Command(filepath.Join(c.assets, "kube-controller-manager"),
 		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--secure-port=0",
 		"--controllers=garbage-collector-controller,namespace-controller")
 	log, err := os.Create(c.path("controller-manager.log"))
@@ -206,7 +206,7 @@ func Assets() (string, error) {
 	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
 		return assets, nil
 	}
-	script := exec.Command(filepath.Join(Root(), "hack", "controlplane", "assets.sh")) //nolint:gosec // a script of this repository
+	script := exec.Command(filepath.Join(Root(), "hack", "controlplane", "assets.sh"))
 	script.Stderr = os.Stderr
 	out, err := script.Output()
 	if err != nil {

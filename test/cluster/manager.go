@@ -62,7 +62,7 @@ func (c *Cluster) StartManager(ctx context.Context, binary string, flags ...stri
 		return nil, err
 	}
 	m := &Manager{MetricsURL: "http://" + metrics + "/metrics", probes: "http://" + probes, log: &logFile{}, exited: make(chan struct{})}
-	m.command = exec.Command(binary, append([]string{ //nolint:gosec // the binary is the caller's own
+	m.command = exec.Command(binary, append([]string{
 		"--kubeconfig=" + kubeconfig,
 		"--metrics-bind-address=" + metrics, "--metrics-secure=false",
 		"--health-probe-bind-address=" + probes,

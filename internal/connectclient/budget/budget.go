@@ -38,6 +38,7 @@ package budget
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -291,15 +292,15 @@ func (b *Budget) learn(answer Answer, now time.Time) {
 		b.window.remaining-- // it may have been counted
 	}
 	switch code := answer.StatusCode; {
-	case code == 401:
+	case code == http.StatusUnauthorized:
 		b.proven, b.unauthorized = true, true
 		b.nextProbe = now.Add(b.config.ProbeInterval)
-	case code == 429:
+	case code == http.StatusTooManyRequests:
 		b.stop(b.endOf429(answer, now), Exhausted)
 	case code > 0 && code < 500:
 		b.proven, b.unauthorized = true, false
 	}
-	if answer.RetryAfter > 0 && answer.StatusCode != 429 {
+	if answer.RetryAfter > 0 && answer.StatusCode != http.StatusTooManyRequests {
 		b.stop(now.Add(min(answer.RetryAfter, maxRetryAfter)), Pacing)
 	}
 }

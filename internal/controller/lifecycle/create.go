@@ -78,7 +78,7 @@ func (p *pass[O]) recordIntent(ctx context.Context, note string) error {
 		return nil
 	}
 	intent := Intent{At: p.Clock.Now(), UID: p.obj.GetUID(), Note: note}
-	return p.patchMetadata(ctx, exactVersion, withFinalizer(true), map[string]any{
+	return p.patchMetadata(ctx, exactVersion, addFinalizer, map[string]any{
 		v1alpha1.AnnotationCreateIntent: intent.annotation(),
 	})
 }
@@ -106,7 +106,7 @@ func (p *pass[O]) notCreated(ctx context.Context, err error) error {
 }
 
 func (p *pass[O]) forgetIntent(ctx context.Context) error {
-	return p.patchMetadata(ctx, anyVersion, nil, map[string]any{v1alpha1.AnnotationCreateIntent: nil})
+	return p.patchMetadata(ctx, anyVersion, leaveFinalizer, map[string]any{v1alpha1.AnnotationCreateIntent: nil})
 }
 
 // record stores the id of the remote object, and takes the intent off.
@@ -114,7 +114,7 @@ func (p *pass[O]) record(ctx context.Context, id, origin string) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9}
 	var err error
 	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
-		err = p.patchMetadata(ctx, anyVersion, nil, map[string]any{
+		err = p.patchMetadata(ctx, anyVersion, leaveFinalizer, map[string]any{
 			v1alpha1.AnnotationID:           id,
 			v1alpha1.AnnotationOrigin:       origin,
 			v1alpha1.AnnotationCreateIntent: nil,
@@ -144,7 +144,7 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 		p.noteIdentity(seen.ID, origin)
 		return nil
 	}
-	if err := p.patchMetadata(ctx, exactVersion, withFinalizer(true), map[string]any{
+	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, map[string]any{
 		v1alpha1.AnnotationID:           seen.ID,
 		v1alpha1.AnnotationOrigin:       origin,
 		v1alpha1.AnnotationCreateIntent: nil,

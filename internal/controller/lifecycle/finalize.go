@@ -93,8 +93,7 @@ func (p *pass[O]) orphans() bool {
 // must not leave their remote objects running.
 func (p *pass[O]) connectToDelete(ctx context.Context) (Remote, error) {
 	remote, err := p.connect(ctx)
-	var missing *accesstoken.MissingError
-	if errors.As(err, &missing) {
+	if _, ok := errors.AsType[*accesstoken.MissingError](err); ok {
 		if token, ok := p.Tokens.LastGood(tokenRef(p.obj)); ok {
 			return p.open(token), nil
 		}
@@ -160,7 +159,7 @@ func (p *pass[O]) namespaceTerminating(ctx context.Context) (bool, error) {
 
 // release takes the finalizer off.
 func (p *pass[O]) release(ctx context.Context) error {
-	if err := p.patchMetadata(ctx, exactVersion, withFinalizer(false), nil); err != nil {
+	if err := p.patchMetadata(ctx, exactVersion, removeFinalizer, nil); err != nil {
 		return err
 	}
 	return quiet(0)

@@ -24,20 +24,25 @@ const (
 	anyVersion   = false
 )
 
-// withFinalizer says what becomes of the operator's finalizer in a write.
-func withFinalizer(present bool) *bool { return &present }
+// finalizerChange is what becomes of the operator's finalizer in a write.
+type finalizerChange int
 
-// patchMetadata writes annotations (nil removes one) and the finalizer (nil
-// leaves it). It sends metadata and nothing else, so it cannot touch a spec that
+const (
+	leaveFinalizer finalizerChange = iota
+	addFinalizer
+	removeFinalizer
+)
+
+// patchMetadata writes annotations (nil removes one) and the finalizer. It sends metadata and nothing else, so it cannot touch a spec that
 // a GitOps tool owns, and leaves the status that the pass has gathered alone.
-func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer *bool, annotations map[string]any) error {
+func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer finalizerChange, annotations map[string]any) error {
 	metadata := map[string]any{}
 	if len(annotations) > 0 {
 		metadata["annotations"] = annotations
 	}
-	if finalizer != nil {
+	if finalizer != leaveFinalizer {
 		exact = true // a merge patch replaces the list as a whole
-		metadata["finalizers"] = finalizersWith(p.obj.GetFinalizers(), *finalizer)
+		metadata["finalizers"] = changeFinalizers(p.obj.GetFinalizers(), finalizer)
 	}
 	if exact {
 		metadata["resourceVersion"] = p.obj.GetResourceVersion()
@@ -59,9 +64,9 @@ func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer *bool
 	return nil
 }
 
-func finalizersWith(finalizers []string, present bool) []string {
+func changeFinalizers(finalizers []string, change finalizerChange) []string {
 	others := slices.DeleteFunc(slices.Clone(finalizers), func(f string) bool { return f == v1alpha1.Finalizer })
-	if !present {
+	if change == removeFinalizer {
 		return others
 	}
 	return append(others, v1alpha1.Finalizer)

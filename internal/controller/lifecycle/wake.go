@@ -30,7 +30,7 @@ import (
 
 // Cache indexes that the loop looks resources up by.
 const (
-	indexSecret = "rpi-connect.dev/secret"
+	indexSecret = "rpi-connect.dev/secret" //nolint:gosec // the name of an index
 	indexClaim  = "rpi-connect.dev/claim"
 )
 
