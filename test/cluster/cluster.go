@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
@@ -69,6 +71,7 @@ func Scheme() *kruntime.Scheme {
 // Start starts a control plane and installs what the operator needs. Stop has to
 // be called in the end.
 func Start(ctx context.Context, options Options) (*Cluster, error) {
+	log.SetLogger(logr.Discard()) // envtest's own words interest nobody
 	assets, err := Assets()
 	if err != nil {
 		return nil, err
@@ -153,11 +156,11 @@ func (c *Cluster) startControllerManager() error {
 	c.controller = exec.Command(filepath.Join(c.assets, "kube-controller-manager"),
 		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--secure-port=0",
 		"--controllers=garbage-collector-controller,namespace-controller")
-	log, err := os.Create(c.path("controller-manager.log"))
+	output, err := os.Create(c.path("controller-manager.log"))
 	if err != nil {
 		return err
 	}
-	c.controller.Stdout, c.controller.Stderr = log, log
+	c.controller.Stdout, c.controller.Stderr = output, output
 	endWithParent(c.controller)
 	return c.controller.Start()
 }

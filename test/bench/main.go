@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Bench measures what the operator costs: requests to Connect, writes to the API
+// server, time and memory. It runs the real binary, under its own ServiceAccount,
+// on a real API server and etcd, against the simulator, all on this machine.
+//
+// Times are given as ratios to a floor measured in the same run: what the same
+// writes to the same API server take when nothing else is done.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"rpi-connect.dev/operator/test/cluster"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	sizes := flag.String("n", "300,1000,10000", "numbers of Artefacts, separated by commas")
+	only := flag.String("only", "", "run only this part: artefacts")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+
+	fmt.Printf("Measured on %d cores (%s/%s), %s, %s.\n", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, memory(), runtime.Version())
+	if *only == "" || *only == "artefacts" {
+		numbers, err := parse(*sizes)
+		if err != nil {
+			return err
+		}
+		return artefacts(ctx, numbers)
+	}
+	return fmt.Errorf("-only %s: there is no such part", *only)
+}
+
+func parse(sizes string) ([]int, error) {
+	var numbers []int
+	for text := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("-n %s: give numbers separated by commas", sizes)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}
+
+func memory() string {
+	info, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return "memory unknown"
+	}
+	for line := range strings.Lines(string(info)) {
+		if value, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kib, _ := strconv.Atoi(strings.Fields(value)[0])
+			return fmt.Sprintf("%d GiB", (kib+1<<19)>>20)
+		}
+	}
+	return "memory unknown"
+}
+
+// withCluster runs one measurement on a control plane of its own, so that none
+// pays for the one before.
+func withCluster(ctx context.Context, measure func(*cluster.Cluster, string) error) error {
+	c, err := cluster.Start(ctx, cluster.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Stop() }()
+	binary, err := cluster.BuildManager(ctx, c.Dir)
+	if err != nil {
+		return err
+	}
+	return measure(c, binary)
+}
