@@ -1,38 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package budget decides who may call Connect now.
-//
-// An access token has a number of requests per fixed window (5,000 an hour). The
-// API says in headers how many are left and when the window ends; other programs
-// may spend from the same token, a replica may have died in between, so what the
-// headers say always wins over what was counted here. Where there are no headers
-// (the older revision) a plain rate takes their place.
-//
-// A [Budget] is for one token. It never blocks and never sends anything: it
-// answers [Budget.Take] with a ticket, or with a [Refusal] that says when to come
-// back. So it can be tested by simulating hours in milliseconds, and no worker
-// ever sleeps on it.
-//
-// # Who goes first
-//
-// Not all of the window is for everybody:
-//
-//	Urgent      cancel, delete             down to the last request
-//	Write       create, update             down to a tenth of the reserve
-//	Poll        running deployments        down to the reserve
-//	Background  listings to notice drift   down to the reserve
-//
-// The reserve (10 % by default) is what is kept for the first two, and for other
-// programs that use the token. Polls are paced on top of that, by [Poller], so that
-// they last until the window ends.
-//
-// # When nobody goes
-//
-// A 429 stops the token until the window ends. A Retry-After stops it for as long
-// as it says. A 401 stops it until the token changes, which makes a new Budget,
-// but for one probe every half hour. Before the first answer nobody knows whether
-// the token is any good, so one request goes alone: a bad token costs one request,
-// however many resources use it.
 package budget
 
 import (
@@ -64,30 +31,36 @@ type Config struct {
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// ReservePercent is the part of the window that polls and listings leave
-	// to others. Default 10; a negative one stands for none.
+	// to others. Default 10; a negative one stands for none; at most 90.
 	ReservePercent int
 	// QPS is the rate where the API announces no window. Default 10.
 	QPS float64
 	// ProbeInterval is how often a rejected token is tried again. Default 30
 	// minutes.
 	ProbeInterval time.Duration
-	// Jitter returns a number in [0,1): it keeps many clients from coming
-	// back in the same moment. Default math/rand.
+	// Jitter returns a number in [0,1). It is called once, by New: it keeps
+	// the users of many budgets from coming back in the same moment. Default
+	// math/rand.
 	Jitter func() float64
 }
 
 const (
-	// unprovenRetry is when to come back while the first request with a token
-	// is on its way.
-	unprovenRetry = 100 * time.Millisecond
-	// resetSlack is by how much two headers of one window may disagree about
-	// its end: they count in whole seconds, and answers take time.
-	resetSlack = 2 * time.Second
+	// aloneMin and aloneMax bound when to come back while a request goes
+	// alone: soon at first, but an API that is down may leave it hanging.
+	aloneMin = 100 * time.Millisecond
+	aloneMax = 5 * time.Second
 	// stopWithoutReset is how long a 429 stops the token if nothing says for
 	// how long.
 	stopWithoutReset = time.Minute
 	// maxRetryAfter bounds what a Retry-After may ask for.
 	maxRetryAfter = time.Hour
+	// maxJitter is by how much budgets differ in when they come back after a
+	// reset.
+	maxJitter = time.Second
+	// shortestPace is the shortest time over which polls spread what is left.
+	// In the last moments of a window there may be thousands left for
+	// nobody; the next window begins full, so there is no need to rush.
+	shortestPace = time.Minute
 )
 
 // Reason says why a request may not go.
@@ -123,7 +96,8 @@ type Answer struct {
 	HasHeaders bool
 	Limit      int
 	Remaining  int
-	// Reset is the time from the answer to the end of the window.
+	// Reset is the time from the answer to the end of the window, to the
+	// second.
 	Reset time.Duration
 	// RetryAfter is how long the answer asks to wait; 0 if it does not.
 	RetryAfter time.Duration
@@ -133,42 +107,45 @@ type Answer struct {
 type State struct {
 	// HeadersKnown says that the API announces a window: the next three mean
 	// something.
-	HeadersKnown     bool
+	HeadersKnown bool
+	// Limit is the number of requests in a window, and Remaining how many of
+	// them may still be spent, by the most urgent.
 	Limit, Remaining int
-	ResetAt          time.Time
-	InFlight         int
+	// ResetAt is when the window ends, to the second. It does not change
+	// while the window lasts.
+	ResetAt time.Time
+	// InFlight is the number of requests on their way.
+	InFlight int
 	// StoppedUntil is when a 429 or a Retry-After ends; zero if none is in
 	// force.
 	StoppedUntil time.Time
-	// Unauthorized says that the token has been rejected.
+	// Unauthorized says that the token has been rejected, and NextProbe when
+	// it is tried again; zero if it has not been rejected.
 	Unauthorized bool
+	NextProbe    time.Time
 }
 
 // Budget is the budget of one access token. It is safe for concurrent use.
 type Budget struct {
 	config Config
+	jitter time.Duration
 
 	mu       sync.Mutex
+	order    uint64 // of the last moment
 	inFlight int
-	proven   bool // an answer has shown that the token is good, or bad
 
-	window    window
+	window window
+	token  token
+	slots  slots
+
 	stopped   time.Time // until when nobody goes
 	stoppedBy Reason
-
-	unauthorized bool
-	nextProbe    time.Time
-
-	slots slots
 }
 
-// window is what the headers said last.
-type window struct {
-	known     bool
-	assumed   bool // it began by our clock; no header has confirmed it
-	limit     int
-	remaining int
-	resetAt   time.Time
+// moment is when something happened: its order is exact where clocks are coarse.
+type moment struct {
+	at    time.Time
+	order uint64
 }
 
 // New returns the budget of a token that has not been used yet.
@@ -189,146 +166,127 @@ func New(config Config) *Budget {
 	if config.Jitter == nil {
 		config.Jitter = rand.Float64
 	}
-	return &Budget{config: config, slots: slots{qps: config.QPS}}
+	return &Budget{
+		config: config,
+		jitter: time.Duration(config.Jitter() * float64(maxJitter)),
+		token:  token{probeInterval: config.ProbeInterval},
+		slots:  slots{qps: config.QPS},
+	}
+}
+
+// now is the present moment. The lock is held.
+func (b *Budget) now() moment {
+	b.order++
+	return moment{at: b.config.Now(), order: b.order}
 }
 
 // Ticket is the permission to send one request.
 type Ticket struct {
 	budget *Budget
 	once   sync.Once
-	sent   time.Time
+	sent   moment
 }
 
 // Take asks to send one request now. The error is a *[Refusal].
 func (b *Budget) Take(p Priority) (*Ticket, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.config.Now()
-	if err := b.refuse(p, now); err != nil {
-		return nil, err
+	now := b.now()
+	if refusal := b.refuse(p, now); refusal != nil {
+		return nil, refusal
 	}
 	b.inFlight++
+	b.token.used(now)
 	return &Ticket{budget: b, sent: now}, nil
 }
 
 // refuse returns why a request may not go now, or nil if it may.
-func (b *Budget) refuse(p Priority, now time.Time) error {
-	switch {
-	case b.unauthorized && now.Before(b.nextProbe):
-		return &Refusal{Until: b.nextProbe, Reason: Unauthorized}
-	case b.unauthorized:
-		b.nextProbe = now.Add(b.config.ProbeInterval) // this request is the probe
-	case !b.proven && b.inFlight > 0:
-		return &Refusal{Until: now.Add(unprovenRetry), Reason: Unproven}
+func (b *Budget) refuse(p Priority, now moment) *Refusal {
+	if refusal := b.token.refuse(b.inFlight, now.at); refusal != nil {
+		return refusal
 	}
-	if now.Before(b.stopped) {
+	if now.at.Before(b.stopped) {
 		return &Refusal{Until: b.stopped, Reason: b.stoppedBy}
 	}
 	if b.window.known {
-		b.roll(now)
-		if b.window.remaining-b.inFlight <= b.floor(p) {
-			return &Refusal{Until: b.afterReset(), Reason: Exhausted}
+		b.window.roll(now)
+		if b.left(p) <= 0 {
+			return &Refusal{Until: b.window.over().Add(b.jitter), Reason: Exhausted}
 		}
 		return nil
 	}
-	if at, ok := b.slots.take(now); !ok {
+	if at, ok := b.slots.take(p, now.at); !ok {
 		return &Refusal{Until: at, Reason: Pacing}
 	}
 	return nil
 }
 
-// floor is what a priority has to leave of the window.
+// left is how many requests of the known window a priority may still spend.
+func (b *Budget) left(p Priority) int {
+	return b.window.remaining - b.window.lost - b.inFlight - b.floor(p)
+}
+
+// floor is what a priority has to leave of the window. A window of one request
+// is for whoever comes.
 func (b *Budget) floor(p Priority) int {
-	reserve := b.window.limit * b.config.ReservePercent / 100
+	limit := b.window.limit
+	sliver := min(max(limit/100, 1), limit-1)
 	switch p {
 	case Urgent:
 		return 0
 	case Write:
-		return reserve / 10
+		return sliver
 	default:
-		return reserve
+		return max(sliver, limit*b.config.ReservePercent/100)
 	}
-}
-
-// afterReset is when the next window has begun for everybody.
-func (b *Budget) afterReset() time.Time {
-	return b.window.resetAt.Add(time.Duration((0.1 + b.config.Jitter()) * float64(time.Second)))
-}
-
-// roll begins a new window when the known one has ended. How long it is nobody
-// has said yet; the next header does.
-func (b *Budget) roll(now time.Time) {
-	if now.Before(b.window.resetAt) || b.window.assumed {
-		return
-	}
-	b.window.remaining = b.window.limit
-	b.window.assumed = true
 }
 
 // Done reports how the request ended. Only the first call counts.
 func (t *Ticket) Done(answer Answer) {
+	t.end(func(b *Budget) { b.learn(answer, t.sent) })
+}
+
+// Release gives back the ticket of a request that was never sent. The plain rate
+// has been used all the same: where nobody can be reached, attempts are paced.
+func (t *Ticket) Release() {
+	t.end(func(b *Budget) { b.token.unused(t.sent) })
+}
+
+func (t *Ticket) end(how func(*Budget)) {
 	t.once.Do(func() {
 		b := t.budget
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.inFlight--
-		b.learn(answer, b.config.Now())
+		how(b)
 	})
 }
 
-// Release gives an unused ticket back.
-func (t *Ticket) Release() {
-	t.once.Do(func() {
-		t.budget.mu.Lock()
-		defer t.budget.mu.Unlock()
-		t.budget.inFlight--
-	})
-}
-
-func (b *Budget) learn(answer Answer, now time.Time) {
-	if answer.HasHeaders {
-		b.learnWindow(answer, now)
-	} else if b.window.known {
-		b.window.remaining-- // it may have been counted
-	}
-	switch code := answer.StatusCode; {
-	case code == http.StatusUnauthorized:
-		b.proven, b.unauthorized = true, true
-		b.nextProbe = now.Add(b.config.ProbeInterval)
-	case code == http.StatusTooManyRequests:
-		b.stop(b.endOf429(answer, now), Exhausted)
-	case code > 0 && code < 500:
-		b.proven, b.unauthorized = true, false
-	}
-	if answer.RetryAfter > 0 && answer.StatusCode != http.StatusTooManyRequests {
-		b.stop(now.Add(min(answer.RetryAfter, maxRetryAfter)), Pacing)
-	}
-}
-
-// learnWindow takes over what the headers say. Answers can arrive out of order:
-// within a window remaining only falls, and a window that has ended is past.
-func (b *Budget) learnWindow(answer Answer, now time.Time) {
-	resetAt := now.Add(answer.Reset)
-	w := &b.window
+// learn takes over what the answer to a request says.
+func (b *Budget) learn(answer Answer, sent moment) {
+	now := b.now()
+	announced := believable(answer)
+	straggler := false
 	switch {
-	case !w.known, w.assumed && resetAt.After(now), resetAt.After(w.resetAt.Add(resetSlack)):
-		*w = window{known: true, limit: answer.Limit, remaining: answer.Remaining, resetAt: resetAt.Round(time.Second)}
-	case resetAt.Before(w.resetAt.Add(-resetSlack)):
-		// A straggler of the window before.
-	default:
-		w.remaining = min(w.remaining, answer.Remaining)
+	case announced:
+		straggler = !b.window.learn(answer, sent, now)
+	case b.window.known:
+		b.window.lose(now)
 	}
-}
+	b.token.judge(answer.StatusCode, announced, sent, now)
 
-func (b *Budget) endOf429(answer Answer, now time.Time) time.Time {
+	throttled := answer.StatusCode == http.StatusTooManyRequests
 	switch {
+	case answer.RetryAfter > 0 && throttled:
+		b.stop(now.at.Add(min(answer.RetryAfter, maxRetryAfter)), Exhausted)
 	case answer.RetryAfter > 0:
-		return now.Add(min(answer.RetryAfter, maxRetryAfter))
-	case answer.HasHeaders:
-		b.window.remaining = 0
-		return b.afterReset()
-	default:
-		return now.Add(stopWithoutReset)
+		b.stop(now.at.Add(min(answer.RetryAfter, maxRetryAfter)), Pacing)
+	case throttled && straggler:
+		// The window that was spent is past.
+	case throttled && announced:
+		b.stop(b.window.over().Add(b.jitter), Exhausted)
+	case throttled:
+		b.stop(now.at.Add(stopWithoutReset), Exhausted)
 	}
 }
 
@@ -342,20 +300,21 @@ func (b *Budget) stop(until time.Time, by Reason) {
 func (b *Budget) State() State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.config.Now()
-	if b.window.known {
-		b.roll(now)
-	}
+	now := b.now()
+	b.window.roll(now)
 	state := State{
 		HeadersKnown: b.window.known,
 		Limit:        b.window.limit,
-		Remaining:    max(0, b.window.remaining-b.inFlight),
+		Remaining:    max(0, b.left(Urgent)),
 		ResetAt:      b.window.resetAt,
 		InFlight:     b.inFlight,
-		Unauthorized: b.unauthorized,
+		Unauthorized: b.token.rejected,
 	}
-	if now.Before(b.stopped) {
+	if now.at.Before(b.stopped) {
 		state.StoppedUntil = b.stopped
+	}
+	if b.token.rejected {
+		state.NextProbe = b.token.nextProbe
 	}
 	return state
 }
@@ -365,21 +324,13 @@ func (b *Budget) State() State {
 func (b *Budget) PollRate() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.config.Now()
-	switch {
-	case b.unauthorized, now.Before(b.stopped):
+	now := b.now()
+	if b.token.rejected || now.at.Before(b.stopped) {
 		return 0
-	case !b.window.known:
+	}
+	if !b.window.known {
 		return b.config.QPS / 2
 	}
-	b.roll(now)
-	left := float64(b.window.remaining - b.inFlight - b.floor(Poll))
-	switch {
-	case left <= 0:
-		return 0
-	case b.window.assumed:
-		return b.config.QPS / 2 // the first answer tells how long the window is
-	default:
-		return left / max(b.window.resetAt.Sub(now).Seconds(), 1)
-	}
+	b.window.roll(now)
+	return max(0, float64(b.left(Poll))) / max(b.window.resetAt.Sub(now.at), shortestPace).Seconds()
 }

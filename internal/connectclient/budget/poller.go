@@ -3,7 +3,7 @@
 package budget
 
 import (
-	"container/list"
+	"container/heap"
 	"time"
 )
 
@@ -18,87 +18,110 @@ import (
 // deployments over B requests are each seen once every A/B; and when the load
 // goes, they shrink again at once, because nothing was scheduled ahead.
 //
+// The pace is the one that lasts to the reset, not a faster one that would see
+// the first deployments sooner and leave nothing for what begins later. A burst of
+// two seconds' worth, at least one poll, is allowed after a pause: enough for a
+// few deployments to be seen promptly.
+//
+// How overdue somebody is in proportion changes with time, and differently for
+// different intervals, so no single order of all lasts. But those of one interval
+// keep theirs, and there are only a handful of intervals: there is one heap for
+// each, and Next compares their heads.
+//
 // It is not safe for concurrent use, and knows no clock but the one it is given.
 type Poller struct {
 	rate func() float64 // polls per second that may go now
 
-	keys    map[string]*list.Element
-	queues  map[time.Duration]*list.List // by interval; the longest unseen first
-	credit  float64                      // polls that may go at once
-	counted time.Time                    // when credit was last brought up to date
+	turns   map[string]*turn
+	queues  map[time.Duration]*queue // by interval
+	credit  float64                  // polls that may go at once
+	counted time.Time                // when credit was last brought up to date
 }
 
-// poll is a deployment in its queue.
-type poll struct {
+// turn is a deployment in its queue.
+type turn struct {
 	key   string
 	every time.Duration
 	seen  time.Time
+	index int
 }
 
-// burstSeconds is how many seconds' worth of polls may go at once after a pause:
-// enough for a handful of deployments to be seen promptly.
-const burstSeconds = 2
+const (
+	// burstSeconds is how many seconds' worth of polls may go at once after a
+	// pause.
+	burstSeconds = 2
+	// recheck is how soon to ask again when the budget is what holds polls
+	// up: it may change at any time, by what other calls learn.
+	recheck = 2 * time.Second
+)
 
 // NewPoller returns a poller that hands out polls at the rate that is given,
 // usually [Budget.PollRate].
 func NewPoller(rate func() float64) *Poller {
-	return &Poller{rate: rate, keys: map[string]*list.Element{}, queues: map[time.Duration]*list.List{}}
+	return &Poller{rate: rate, turns: map[string]*turn{}, queues: map[time.Duration]*queue{}}
 }
 
-// Seen notes that the deployment was just looked at, and is to be looked at again
-// after the interval, which must be positive. The first call adds it.
-func (p *Poller) Seen(key string, every time.Duration, now time.Time) {
-	p.Forget(key)
-	queue, ok := p.queues[every]
-	if !ok {
-		queue = list.New()
-		p.queues[every] = queue
+// Seen notes when the deployment was last looked at, and that it is to be looked
+// at again after the interval, which must be positive. The first call adds it; a
+// time in the past makes it due the sooner.
+func (p *Poller) Seen(key string, every time.Duration, at time.Time) {
+	if t, ok := p.turns[key]; ok && t.every == every {
+		t.seen = at
+		heap.Fix(p.queues[every], t.index)
+		return
 	}
-	p.keys[key] = queue.PushBack(poll{key: key, every: every, seen: now})
+	p.Forget(key)
+	if p.queues[every] == nil {
+		p.queues[every] = &queue{}
+	}
+	t := &turn{key: key, every: every, seen: at}
+	p.turns[key] = t
+	heap.Push(p.queues[every], t)
 }
 
 // Forget removes a deployment: it is finished, or gone.
 func (p *Poller) Forget(key string) {
-	element, ok := p.keys[key]
+	t, ok := p.turns[key]
 	if !ok {
 		return
 	}
-	every := element.Value.(poll).every //nolint:forcetypeassert // the lists hold nothing else
-	p.queues[every].Remove(element)
-	if p.queues[every].Len() == 0 {
-		delete(p.queues, every)
+	delete(p.turns, key)
+	heap.Remove(p.queues[t.every], t.index)
+	if p.queues[t.every].Len() == 0 {
+		delete(p.queues, t.every)
 	}
-	delete(p.keys, key)
 }
 
 // Len is the number of deployments that are being looked at.
-func (p *Poller) Len() int { return len(p.keys) }
+func (p *Poller) Len() int { return len(p.turns) }
 
 // Next returns the deployment to look at now. If there is none, it returns how
 // long to wait before asking again; zero stands for until something is added.
 // What it returns counts as seen, so that it is not returned again at once.
 func (p *Poller) Next(now time.Time) (key string, ok bool, wait time.Duration) {
 	rate := p.accrue(now)
-	due, until := p.mostOverdue(now)
+	most, until := p.mostOverdue(now)
 	switch {
-	case due == nil:
+	case most == nil:
 		return "", false, until
-	case p.credit < 1 && rate <= 0:
-		return "", false, time.Second // nothing goes now; the budget may be back by then
-	case p.credit < 1:
+	case p.credit >= 1:
+		p.credit--
+		p.Seen(most.key, most.every, now)
+		return most.key, true, 0
+	case (1-p.credit)/recheck.Seconds() < rate:
 		return "", false, max(time.Duration((1-p.credit)/rate*float64(time.Second)), time.Millisecond)
+	default:
+		return "", false, recheck
 	}
-	p.credit--
-	p.Seen(due.key, due.every, now)
-	return due.key, true, 0
 }
 
-// accrue adds what the rate has brought since the last time.
+// accrue adds what the rate has brought since the last time, and returns the rate.
 func (p *Poller) accrue(now time.Time) float64 {
 	rate := p.rate()
-	if p.counted.IsZero() {
+	switch {
+	case p.counted.IsZero():
 		p.credit = 1
-	} else {
+	case now.After(p.counted):
 		p.credit += rate * now.Sub(p.counted).Seconds()
 	}
 	p.credit = min(p.credit, max(1, rate*burstSeconds))
@@ -106,24 +129,48 @@ func (p *Poller) accrue(now time.Time) float64 {
 	return rate
 }
 
-// mostOverdue returns the deployment that is most overdue in proportion to its
-// interval, or how long it takes until one is. In a queue of one interval the
-// first is the most overdue, so only the heads have to be compared.
-func (p *Poller) mostOverdue(now time.Time) (*poll, time.Duration) {
-	var most *poll
-	var ratio float64
-	var until time.Duration
+// mostOverdue returns the turn that is most overdue in proportion to its interval,
+// or how long it takes until one is.
+func (p *Poller) mostOverdue(now time.Time) (most *turn, until time.Duration) {
+	var highest float64
 	for every, queue := range p.queues {
-		head := queue.Front().Value.(poll) //nolint:forcetypeassert // the lists hold nothing else
+		head := (*queue)[0]
 		if left := head.seen.Add(every).Sub(now); left > 0 {
 			if until == 0 || left < until {
 				until = left
 			}
 			continue
 		}
-		if r := float64(now.Sub(head.seen)) / float64(every); most == nil || r > ratio {
-			most, ratio = &head, r
+		overdue := float64(now.Sub(head.seen)) / float64(every)
+		if most == nil || overdue > highest || overdue == highest && every < most.every {
+			most, highest = head, overdue
 		}
 	}
 	return most, until
+}
+
+// queue is the turns of one interval, the longest unseen first. It is a heap for
+// container/heap.
+type queue []*turn
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].seen.Before(q[j].seen) }
+
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+
+func (q *queue) Push(x any) {
+	t := x.(*turn) //nolint:forcetypeassert // it holds nothing else
+	t.index = len(*q)
+	*q = append(*q, t)
+}
+
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	t := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	return t
 }
