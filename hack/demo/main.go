@@ -53,12 +53,13 @@ type demo struct {
 	token      string
 	url        string
 	kubeconfig string
+	acts       []act // that are still to come
 }
 
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	d := &demo{token: connectsim.NewSecret("rporg_")}
+	d := &demo{token: connectsim.NewSecret("rporg_"), acts: acts()}
 	defer d.end()
 	steps := []struct {
 		title string
@@ -114,7 +115,9 @@ func (d *demo) startOperator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.manager, err = d.cluster.StartManager(ctx, binary, "--connect-api-url="+d.url, "--deployment-poll-min=1s")
+	d.manager, err = d.cluster.StartManager(ctx, binary, "--connect-api-url="+d.url,
+		// Quicker than by default, so that one need not wait for ten minutes.
+		"--deployment-poll-min=1s", "--resync-interval=2s")
 	if err != nil {
 		return err
 	}
@@ -135,6 +138,16 @@ func (d *demo) applySamples(ctx context.Context) error {
 	return d.cluster.Client.Update(ctx, token)
 }
 
+// apply applies a manifest.
+func (d *demo) apply(ctx context.Context, manifest string) error {
+	file := filepath.Join(d.cluster.Dir, "manifest.yaml")
+	if err := os.WriteFile(file, []byte(manifest), 0o600); err != nil {
+		return err
+	}
+	_, err := d.kubectl(ctx, "apply", "-f", file)
+	return err
+}
+
 func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, d.cluster.Kubectl(), append([]string{"--kubeconfig=" + d.kubeconfig}, args...)...)
 	var stderr bytes.Buffer
@@ -152,6 +165,13 @@ func (d *demo) watch(ctx context.Context) error {
 	defer cancel()
 	screen := &screen{inPlace: term.IsTerminal(int(os.Stdout.Fd()))}
 	for {
+		title, played, err := d.play(ctx)
+		if err != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		if title != "" {
+			screen.say("\n$ " + title + "\n")
+		}
 		settled, err := d.settled(ctx)
 		if err != nil {
 			return errors.Join(err, ctx.Err())
@@ -161,7 +181,7 @@ func (d *demo) watch(ctx context.Context) error {
 			return err
 		}
 		screen.show(table)
-		if settled {
+		if settled && played {
 			return nil
 		}
 		select {
@@ -183,9 +203,8 @@ func (d *demo) settled(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		err := meta.EachListItem(list, func(item runtime.Object) error {
-			obj, ok := item.(lifecycle.Object)
-			ready := meta.FindStatusCondition(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
-			all = all && ok && ready != nil && ready.Status != metav1.ConditionUnknown && ready.ObservedGeneration == obj.GetGeneration()
+			ready := readyOf(item)
+			all = all && ready != nil && ready.Status != metav1.ConditionUnknown
 			return nil
 		})
 		if err != nil {
@@ -193,6 +212,26 @@ func (d *demo) settled(ctx context.Context) (bool, error) {
 		}
 	}
 	return all, nil
+}
+
+// readyOf returns what a resource says of its newest spec; nil if nothing yet.
+func readyOf(item runtime.Object) *metav1.Condition {
+	obj, ok := item.(lifecycle.Object)
+	if !ok {
+		return nil
+	}
+	ready := meta.FindStatusCondition(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.ObservedGeneration != obj.GetGeneration() {
+		return nil
+	}
+	return ready
+}
+
+func reasonOf(item runtime.Object) string {
+	if ready := readyOf(item); ready != nil {
+		return ready.Reason
+	}
+	return ""
 }
 
 // summary tells what it has cost.
@@ -254,6 +293,12 @@ func (s *screen) show(text string) {
 	}
 	fmt.Print(text)
 	s.shown = text
+}
+
+// say prints what stays, between two tables.
+func (s *screen) say(text string) {
+	fmt.Print(text)
+	s.shown = ""
 }
 
 // withoutAge leaves out what changes by itself: the last column.
