@@ -187,13 +187,8 @@ func parseKey(key string) types.NamespacedName {
 // has not changed: from min for one that is in progress, from twice that for one
 // that no device has picked up yet, doubling to max.
 func (p *polls) interval(state connectclient.DeploymentState, unchanged time.Duration) time.Duration {
-	base, patience := 2*p.min, 2*p.min
 	if state == connectclient.DeploymentInProgress {
-		base, patience = p.min, 4*p.min
+		return budget.Backoff(p.min, 4*p.min, p.max, unchanged)
 	}
-	every := base
-	for spent := patience; spent <= unchanged && every < p.max; spent = 2*spent + patience {
-		every *= 2
-	}
-	return min(every, p.max)
+	return budget.Backoff(2*p.min, 2*p.min, p.max, unchanged)
 }
