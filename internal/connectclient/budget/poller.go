@@ -153,12 +153,13 @@ func (p *Poller) mostOverdue(now time.Time) (most *turn, until time.Duration) {
 // container/heap.
 type queue []*turn
 
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].seen.Before(q[j].seen) }
+func (q *queue) Len() int           { return len(*q) }
+func (q *queue) Less(i, j int) bool { return (*q)[i].seen.Before((*q)[j].seen) }
 
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].index, q[j].index = i, j
+func (q *queue) Swap(i, j int) {
+	turns := *q
+	turns[i], turns[j] = turns[j], turns[i]
+	turns[i].index, turns[j].index = i, j
 }
 
 func (q *queue) Push(x any) {

@@ -117,7 +117,7 @@ func (w *window) roll(now moment) {
 	if !w.known || now.at.Before(w.over()) {
 		return
 	}
-	w.resetAt = w.resetAt.Add((now.at.Sub(w.resetAt)/assumedLength + 1) * assumedLength)
+	w.resetAt = w.resetAt.Add(now.at.Sub(w.resetAt).Truncate(assumedLength) + assumedLength)
 	w.remaining, w.lost = w.limit, 0
 	w.assumed = true
 	w.began = now.order

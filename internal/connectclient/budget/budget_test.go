@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package budget_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"rpi-connect.dev/operator/internal/connectclient/budget"
+)
+
+// desk is a budget whose clock and whose answers are in the test's hands.
+type desk struct {
+	*testing.T
+	*budget.Budget
+	time time.Time
+}
+
+func newDesk(t *testing.T, config budget.Config) *desk {
+	d := &desk{T: t, time: time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)}
+	config.Now = func() time.Time { return d.time }
+	if config.Jitter == nil {
+		config.Jitter = func() float64 { return 0 }
+	}
+	d.Budget = budget.New(config)
+	return d
+}
+
+func (d *desk) wait(by time.Duration) { d.time = d.time.Add(by) }
+
+// take sends a request that must be let through.
+func (d *desk) take(p budget.Priority) *budget.Ticket {
+	d.Helper()
+	ticket, err := d.Take(p)
+	if err != nil {
+		d.Fatalf("%s: %v until %s", p, err, refusalOf(err).Until.Sub(d.time))
+	}
+	return ticket
+}
+
+// call sends a request that is answered at once.
+func (d *desk) call(p budget.Priority, answer budget.Answer) {
+	d.Helper()
+	d.take(p).Done(answer)
+}
+
+// refused asks for a request that must be refused, and tells when to come back.
+func (d *desk) refused(p budget.Priority, why budget.Reason) time.Duration {
+	d.Helper()
+	_, err := d.Take(p)
+	if err == nil {
+		d.Fatalf("%s may go; want %s", p, why)
+	}
+	refusal := refusalOf(err)
+	if refusal.Reason != why {
+		d.Fatalf("%s is refused as %s; want %s", p, refusal.Reason, why)
+	}
+	if !refusal.Until.After(d.time) {
+		d.Fatalf("%s is refused until %s, which is not to come", p, refusal.Until)
+	}
+	return refusal.Until.Sub(d.time)
+}
+
+// remaining checks what may still be spent.
+func (d *desk) remaining(want int) {
+	d.Helper()
+	if got := d.State().Remaining; got != want {
+		d.Errorf("%d remaining, want %d", got, want)
+	}
+}
+
+// announce is an answer with headers.
+func announce(status, limit, remaining int, reset time.Duration) budget.Answer {
+	return budget.Answer{StatusCode: status, HasHeaders: true, Limit: limit, Remaining: remaining, Reset: reset}
+}
+
+func TestFloors(t *testing.T) {
+	tests := map[string]struct {
+		limit, reserve            int
+		urgent, write, background int // how many each may spend of a full window
+	}{
+		"the vendor's":           {limit: 5000, urgent: 5000, write: 4950, background: 4500},
+		"half for others":        {limit: 5000, reserve: 50, urgent: 5000, write: 4950, background: 2500},
+		"no reserve":             {limit: 5000, reserve: -1, urgent: 5000, write: 4950, background: 4950},
+		"a reserve of all":       {limit: 5000, reserve: 1000, urgent: 5000, write: 4950, background: 500},
+		"a small window":         {limit: 20, urgent: 20, write: 19, background: 18},
+		"two requests":           {limit: 2, urgent: 2, write: 1, background: 1},
+		"one request is for all": {limit: 1, urgent: 1, write: 1, background: 1},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			for p, want := range map[budget.Priority]int{
+				budget.Urgent: test.urgent, budget.Write: test.write, budget.Poll: test.background, budget.Background: test.background,
+			} {
+				d := newDesk(t, budget.Config{ReservePercent: test.reserve})
+				d.call(p, announce(200, test.limit, test.limit, 30*time.Minute))
+				spent := 0
+				for {
+					if _, err := d.Take(p); err != nil {
+						break
+					}
+					spent++
+				}
+				if spent != want {
+					t.Errorf("%s spent %d, want %d", p, spent, want)
+				}
+			}
+		})
+	}
+}
+
+// Answers overtake each other; what may be spent must never be more than the
+// server has left.
+func TestRemaining(t *testing.T) {
+	at := func(remaining int) budget.Answer { return announce(200, 100, remaining, 30*time.Minute) }
+
+	t.Run("requests on their way are taken off", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		d.take(budget.Write)
+		d.take(budget.Write)
+		d.remaining(48)
+	})
+	t.Run("an older answer raises nothing", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		first, second := d.take(budget.Write), d.take(budget.Write)
+		second.Done(at(48))
+		d.remaining(47)
+		first.Done(at(49))
+		d.remaining(48)
+	})
+	t.Run("another program spends too", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		d.call(budget.Write, at(7))
+		d.remaining(7)
+	})
+	t.Run("an answer to a later request is believed even if it is higher", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		d.call(budget.Write, at(90))
+		d.remaining(90)
+	})
+	t.Run("a lost answer may have been counted", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		lost, overtaken := d.take(budget.Write), d.take(budget.Write)
+		lost.Done(budget.Answer{})
+		d.remaining(48)
+		overtaken.Done(at(49)) // was it counted before the lost one?
+		d.remaining(48)
+	})
+	t.Run("after an outage the header is right again", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		for range 40 {
+			d.call(budget.Write, budget.Answer{})
+		}
+		d.remaining(10)
+		d.call(budget.Write, at(49))
+		d.remaining(49)
+	})
+	t.Run("a request that was never sent costs nothing", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		d.take(budget.Write).Release()
+		d.remaining(50)
+	})
+	t.Run("only the first report of a ticket counts", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, at(50))
+		ticket := d.take(budget.Write)
+		ticket.Done(at(49))
+		ticket.Done(budget.Answer{})
+		ticket.Release()
+		d.remaining(49)
+		if n := d.State().InFlight; n != 0 {
+			t.Errorf("%d in flight", n)
+		}
+	})
+}
+
+func TestHeadersThatCannotBe(t *testing.T) {
+	for name, nonsense := range map[string]budget.Answer{
+		"no limit":           announce(200, 0, 0, time.Minute),
+		"a negative limit":   announce(200, -5, 3, time.Minute),
+		"a huge limit":       announce(200, math.MaxInt, 3, time.Minute),
+		"negative remaining": announce(200, 100, -1, time.Minute),
+		"a negative reset":   announce(200, 100, 3, -time.Minute),
+		"an epoch":           announce(200, 100, 0, 1_770_000_000*time.Second),
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, budget.Config{})
+			d.call(budget.Write, nonsense)
+			if d.State().HeadersKnown {
+				t.Error("they were believed")
+			}
+			d.call(budget.Write, announce(200, 100, 500, time.Minute))
+			d.remaining(100) // no more than the limit
+		})
+	}
+}
+
+// The end of a window is announced in whole seconds by answers that take time.
+func TestResetStaysTheSame(t *testing.T) {
+	top := time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC)
+	d := newDesk(t, budget.Config{})
+	var shown time.Time
+	for i := range 1000 {
+		ticket := d.take(budget.Write)
+		left := top.Sub(d.time).Seconds()
+		d.wait(time.Duration(i*7%1900) * time.Millisecond)
+		round := []func(float64) float64{math.Floor, math.Ceil, math.Round}[i%3]
+		ticket.Done(announce(200, 5000, 4999-i, time.Duration(round(left))*time.Second))
+		if i == 0 {
+			shown = d.State().ResetAt
+		}
+		if got := d.State().ResetAt; got != shown {
+			t.Fatalf("answer %d moved the reset from %s to %s", i, shown, got)
+		}
+	}
+	if shown.Sub(top).Abs() > time.Second {
+		t.Errorf("the reset is shown as %s", shown)
+	}
+	d.remaining(4000)
+}
+
+// The first answer of the hour takes half a minute. Those that follow are quick:
+// they are of the same window, and show when it really ends.
+func TestSlowFirstAnswer(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	ticket := d.take(budget.Write)
+	d.wait(30 * time.Second)
+	ticket.Done(announce(200, 100, 50, 30*time.Minute))
+	for i := range 10 {
+		d.call(budget.Write, announce(200, 100, 49-i, 30*time.Minute-30*time.Second))
+	}
+	d.remaining(40)
+	if got, want := d.State().ResetAt, time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("the reset is shown as %s", got)
+	}
+}
+
+func TestNextWindow(t *testing.T) {
+	spent := announce(200, 100, 0, 10*time.Second)
+	fresh := announce(200, 100, 99, time.Hour)
+
+	t.Run("is not begun by a clock that is a second early", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, spent) // with 10.9 s to go, rounded down
+		until := d.refused(budget.Urgent, budget.Exhausted)
+		d.wait(10900 * time.Millisecond)
+		d.refused(budget.Urgent, budget.Exhausted)
+		d.wait(until - 10900*time.Millisecond)
+		d.take(budget.Urgent)
+	})
+	t.Run("is assumed to be full until a header says more", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, spent)
+		d.wait(time.Minute)
+		d.remaining(100)
+		d.call(budget.Urgent, announce(200, 100, 42, time.Hour)) // others were quicker
+		d.remaining(42)
+	})
+	t.Run("is replaced by the next, even if no header ever comes", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, spent)
+		d.wait(time.Minute)
+		for range 100 {
+			d.call(budget.Urgent, budget.Answer{})
+		}
+		until := d.refused(budget.Urgent, budget.Exhausted)
+		d.wait(until)
+		d.take(budget.Urgent)
+	})
+	t.Run("is not known to a straggler of the last", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, announce(200, 100, 50, 10*time.Second))
+		straggler, throttled := d.take(budget.Urgent), d.take(budget.Urgent)
+		d.wait(40 * time.Second)
+		d.call(budget.Urgent, fresh)
+		reset := d.State().ResetAt
+		straggler.Done(spent)
+		throttled.Done(announce(429, 100, 0, 0))
+		d.remaining(99)
+		if state := d.State(); !state.StoppedUntil.IsZero() || state.ResetAt != reset {
+			t.Errorf("a straggler made it %+v", state)
+		}
+	})
+	t.Run("is not known to a straggler of the last, while it is assumed", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, announce(200, 100, 50, 10*time.Second))
+		straggler := d.take(budget.Urgent)
+		d.wait(40 * time.Second)
+		d.remaining(99)
+		straggler.Done(spent)
+		d.remaining(100)
+	})
+	t.Run("has not begun if the server says so", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, spent)
+		d.wait(13 * time.Second)
+		d.call(budget.Urgent, announce(429, 100, 0, 2*time.Second)) // its clock is slow
+		d.refused(budget.Urgent, budget.Exhausted)
+	})
+	t.Run("begins with an answer to a request of the last", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, announce(200, 100, 1, time.Second))
+		ticket := d.take(budget.Urgent)
+		d.refused(budget.Urgent, budget.Exhausted)
+		d.wait(1200 * time.Millisecond)
+		ticket.Done(fresh)
+		d.remaining(99)
+	})
+	t.Run("may end earlier than was said", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Urgent, announce(200, 100, 50, 40*time.Minute))
+		d.call(budget.Urgent, announce(200, 100, 30, 10*time.Minute)) // our clock stood still for a while
+		d.remaining(30)
+		if got := d.State().ResetAt.Sub(d.time); got != 10*time.Minute {
+			t.Errorf("the reset is in %s", got)
+		}
+	})
+}
+
+// What users are told is the same for all who are refused, however often.
+func TestRefusalsAreStable(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, announce(200, 5000, 300, 10*time.Minute))
+	ends := d.time.Add(d.refused(budget.Poll, budget.Exhausted))
+	for range 500 {
+		d.wait(time.Second)
+		if got := d.time.Add(d.refused(budget.Background, budget.Exhausted)); !got.Equal(ends) {
+			t.Fatalf("first until %s, now until %s", ends, got)
+		}
+	}
+}
+
+func TestThrottled(t *testing.T) {
+	tests := map[string]struct {
+		answer budget.Answer
+		want   time.Duration
+		why    budget.Reason
+	}{
+		"until the reset":                   {announce(429, 5000, 0, 10*time.Minute), 10*time.Minute + 2500*time.Millisecond, budget.Exhausted},
+		"though some should remain":         {announce(429, 5000, 9, 10*time.Minute), 10*time.Minute + 2500*time.Millisecond, budget.Exhausted},
+		"for a minute if nobody says more":  {budget.Answer{StatusCode: 429}, time.Minute, budget.Exhausted},
+		"for as long as Retry-After says":   {budget.Answer{StatusCode: 429, RetryAfter: 20 * time.Second}, 20 * time.Second, budget.Exhausted},
+		"Retry-After of a 503":              {budget.Answer{StatusCode: 503, RetryAfter: 20 * time.Second}, 20 * time.Second, budget.Pacing},
+		"Retry-After of a success":          {budget.Answer{StatusCode: 200, RetryAfter: 20 * time.Second}, 20 * time.Second, budget.Pacing},
+		"Retry-After of a week is not kept": {budget.Answer{StatusCode: 503, RetryAfter: 7 * 24 * time.Hour}, time.Hour, budget.Pacing},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, budget.Config{Jitter: func() float64 { return 0.5 }})
+			d.call(budget.Write, budget.Answer{StatusCode: 200})
+			d.call(budget.Write, test.answer)
+			for _, p := range []budget.Priority{budget.Urgent, budget.Background} {
+				if got := d.refused(p, test.why); got != test.want {
+					t.Errorf("%s is stopped for %s, want %s", p, got, test.want)
+				}
+			}
+			if got := d.State().StoppedUntil.Sub(d.time); got != test.want {
+				t.Errorf("the state says %s", got)
+			}
+			if rate := d.PollRate(); rate != 0 {
+				t.Errorf("%f polls a second while nobody goes", rate)
+			}
+			d.wait(test.want)
+			d.take(budget.Urgent)
+			if !d.State().StoppedUntil.IsZero() {
+				t.Error("the state still says so")
+			}
+		})
+	}
+}
+
+// The story of a token that stops working and is repaired by its organisation.
+func TestRejectedToken(t *testing.T) {
+	good := announce(200, 100, 50, time.Hour)
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, good)
+	before, alongside := d.take(budget.Write), d.take(budget.Write)
+	d.call(budget.Write, budget.Answer{StatusCode: 401})
+
+	for _, p := range []budget.Priority{budget.Urgent, budget.Background} {
+		if got := d.refused(p, budget.Unauthorized); got != 30*time.Minute {
+			t.Errorf("the next probe is in %s", got)
+		}
+	}
+	before.Done(good) // was on its way before the token was revoked
+	d.wait(time.Minute)
+	alongside.Done(budget.Answer{StatusCode: 401})
+	if state := d.State(); !state.Unauthorized || state.NextProbe.Sub(d.time) != 29*time.Minute || d.PollRate() != 0 {
+		t.Errorf("the state says %+v", state)
+	}
+
+	d.wait(29 * time.Minute)
+	probe := d.take(budget.Background)
+	if got := d.refused(budget.Urgent, budget.Unauthorized); got > time.Second {
+		t.Errorf("while the probe is on its way others are put off for %s", got)
+	}
+	d.wait(time.Second)
+	probe.Done(budget.Answer{StatusCode: 401})
+	if got := d.refused(budget.Urgent, budget.Unauthorized); got != 30*time.Minute {
+		t.Errorf("the second probe is in %s", got)
+	}
+
+	d.wait(30 * time.Minute)
+	d.take(budget.Background).Release() // could not connect: it was no probe
+	d.take(budget.Background).Done(budget.Answer{StatusCode: 502})
+	if got := d.refused(budget.Urgent, budget.Unauthorized); got != 30*time.Minute {
+		t.Errorf("after a probe without an answer the next is in %s", got)
+	}
+
+	d.wait(30 * time.Minute)
+	d.call(budget.Background, good)
+	if state := d.State(); state.Unauthorized || !state.NextProbe.IsZero() {
+		t.Errorf("after a good answer the state says %+v", state)
+	}
+	d.take(budget.Urgent)
+	d.take(budget.Urgent)
+}
+
+// A probe that the budget itself does not let go is not used up.
+func TestProbeAgainstSpentBudget(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, announce(200, 100, 11, 40*time.Minute))
+	d.call(budget.Write, budget.Answer{StatusCode: 401})
+	d.wait(30 * time.Minute)
+	d.refused(budget.Background, budget.Exhausted)
+	d.take(budget.Urgent)
+}
+
+// An older 401 does not outweigh a newer success.
+func TestLateRejection(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, announce(200, 100, 50, time.Hour))
+	old := d.take(budget.Write)
+	d.call(budget.Write, announce(200, 100, 49, time.Hour))
+	old.Done(budget.Answer{StatusCode: 401})
+	d.take(budget.Write)
+}
+
+func TestUnprovenTokenGoesAlone(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer budget.Answer
+		proven bool
+	}{
+		"a success":             {budget.Answer{StatusCode: 200}, true},
+		"a missing object":      {budget.Answer{StatusCode: 404}, true},
+		"a success with window": {announce(200, 100, 50, time.Hour), true},
+		"an error of the API":   {announce(500, 100, 50, time.Hour), true},
+		"an error of a proxy":   {budget.Answer{StatusCode: 502}, false},
+		"no answer":             {budget.Answer{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, budget.Config{})
+			first := d.take(budget.Background)
+			d.refused(budget.Urgent, budget.Unproven)
+			first.Done(test.answer)
+			d.take(budget.Background)
+			_, err := d.Take(budget.Urgent)
+			if proven := err == nil; proven != test.proven {
+				t.Errorf("the second goes along: %t", proven)
+			}
+		})
+	}
+}
+
+// Those who wait for the first answer ask less and less often, so that an API that
+// hangs does not keep a thousand of them busy.
+func TestUnprovenPatience(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.take(budget.Background)
+	for _, step := range []struct{ after, want time.Duration }{
+		{0, 100 * time.Millisecond},
+		{time.Second, time.Second},
+		{20 * time.Second, 5 * time.Second},
+	} {
+		d.wait(step.after)
+		if got := d.refused(budget.Write, budget.Unproven); got != step.want {
+			t.Errorf("%s later they are told to come back in %s", step.after, got)
+		}
+	}
+}
+
+// Hundreds who are refused by the plain rate come back one after another, and an
+// impatient one does not put the others off.
+func TestSlots(t *testing.T) {
+	d := newDesk(t, budget.Config{QPS: 10})
+	d.call(budget.Write, budget.Answer{StatusCode: 200})
+	for {
+		if _, err := d.Take(budget.Write); err != nil {
+			break
+		}
+	}
+	seen := map[time.Duration]bool{}
+	for range 500 {
+		seen[d.refused(budget.Write, budget.Pacing)] = true
+	}
+	if len(seen) != 500 {
+		t.Errorf("500 callers share %d slots", len(seen))
+	}
+	for range 5000 {
+		d.refused(budget.Write, budget.Pacing)
+	}
+	if got := d.refused(budget.Write, budget.Pacing); got > time.Minute {
+		t.Errorf("an impatient caller puts the others off for %s", got)
+	}
+	if got := d.refused(budget.Background, budget.Pacing); got > time.Second {
+		t.Errorf("it puts listings off for %s", got)
+	}
+	d.take(budget.Urgent) // the last token was kept
+	if got := d.refused(budget.Urgent, budget.Pacing); got > 200*time.Millisecond {
+		t.Errorf("the next cancel waits for %s", got)
+	}
+}
+
+func TestPollRate(t *testing.T) {
+	d := newDesk(t, budget.Config{QPS: 8})
+	if got := d.PollRate(); got != 4 {
+		t.Errorf("%g without a window, want half of the rate", got)
+	}
+	for _, test := range []struct {
+		remaining int
+		reset     time.Duration
+		want      float64
+	}{
+		{5000, time.Hour, 4500. / 3600},
+		{2300, 30 * time.Minute, 1},
+		{500, 30 * time.Minute, 0},
+		{3, 30 * time.Minute, 0},
+		{5000, time.Second, 75}, // as if there were a minute left
+	} {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 5000, test.remaining, test.reset))
+		if got := d.PollRate(); math.Abs(got-test.want) > 1e-9 {
+			t.Errorf("%d for %s: %g, want %g", test.remaining, test.reset, got, test.want)
+		}
+	}
+}
