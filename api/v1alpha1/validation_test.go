@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -25,20 +24,6 @@ import (
 
 // These tests take a valid resource, change one thing, and expect the API
 // server's answer to say what to do instead.
-
-var control *cluster.Cluster
-
-func TestValidation(t *testing.T) {
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "API types")
-}
-
-var _ = BeforeSuite(func(ctx context.Context) {
-	var err error
-	control, err = cluster.Start(ctx, cluster.Options{})
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { Expect(control.Stop()).To(Succeed()) })
-})
 
 const publicKey = `-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEYP7UuiVanTHJYet0xjVtaMBJuJI7
@@ -74,7 +59,7 @@ func validDeployment() *v1alpha1.Deployment {
 // none stands for accepted.
 func expect(ctx context.Context, obj client.Object, words string) {
 	GinkgoHelper()
-	err := control.Client.Create(ctx, obj)
+	err := apiServer.Create(ctx, obj)
 	if words == "" {
 		Expect(err).NotTo(HaveOccurred())
 		return
@@ -85,9 +70,9 @@ func expect(ctx context.Context, obj client.Object, words string) {
 // expectUpdate creates the resource, changes it, and expects that to be refused.
 func expectUpdate[O client.Object](ctx context.Context, obj O, change func(O), words string) {
 	GinkgoHelper()
-	Expect(control.Client.Create(ctx, obj)).To(Succeed())
+	Expect(apiServer.Create(ctx, obj)).To(Succeed())
 	change(obj)
-	err := control.Client.Update(ctx, obj)
+	err := apiServer.Update(ctx, obj)
 	if words == "" {
 		Expect(err).NotTo(HaveOccurred())
 		return
@@ -157,7 +142,9 @@ var _ = DescribeTable("A DeviceIdentity", func(ctx context.Context, change func(
 var _ = DescribeTable("A DeviceIdentity keeps", func(ctx context.Context, change func(*v1alpha1.DeviceIdentity), words string) {
 	expectUpdate(ctx, validIdentity(), change, words)
 },
-	Entry("its key", func(d *v1alpha1.DeviceIdentity) { d.Spec.PublicKey = strings.ReplaceAll(d.Spec.PublicKey, "imQ==", "imR==") }, "create a new DeviceIdentity instead"),
+	Entry("its key", func(d *v1alpha1.DeviceIdentity) {
+		d.Spec.PublicKey = strings.ReplaceAll(d.Spec.PublicKey, "imQ==", "imR==")
+	}, "create a new DeviceIdentity instead"),
 	Entry("not its tags", func(d *v1alpha1.DeviceIdentity) { d.Spec.Tags = nil }, ""),
 )
 
@@ -207,18 +194,18 @@ var _ = DescribeTable("A Deployment runs once, so it keeps", func(ctx context.Co
 var _ = Describe("Every kind", func() {
 	It("has its defaults", func(ctx context.Context) {
 		key := validAuthKey()
-		Expect(control.Client.Create(ctx, key)).To(Succeed())
+		Expect(apiServer.Create(ctx, key)).To(Succeed())
 		Expect(key.Spec.AccessTokenSecretRef).To(Equal(v1alpha1.AccessTokenReference{Name: "connect-access-token", Key: "token"}))
 		Expect(key.Spec.TTLDays).To(BeEquivalentTo(1))
 		Expect(key.Spec.Secret.Key).To(Equal("auth.key"))
 		Expect(key.Spec.Renewal).To(Equal(v1alpha1.RenewalNever))
 		for _, obj := range []client.Object{validArtefact(), validIdentity(), validAuthKey(), validDeployment()} {
-			Expect(control.Client.Create(ctx, obj)).To(Succeed())
+			Expect(apiServer.Create(ctx, obj)).To(Succeed())
 			live := &unstructured.Unstructured{}
-			gvk, err := control.Client.GroupVersionKindFor(obj)
+			gvk, err := apiServer.GroupVersionKindFor(obj)
 			Expect(err).NotTo(HaveOccurred())
 			live.SetGroupVersionKind(gvk)
-			Expect(control.Client.Get(ctx, client.ObjectKeyFromObject(obj), live)).To(Succeed())
+			Expect(apiServer.Get(ctx, client.ObjectKeyFromObject(obj), live)).To(Succeed())
 			Expect(live.Object["status"]).To(Equal(map[string]any{"observedGeneration": int64(-1)}), gvk.Kind)
 		}
 	})
@@ -233,7 +220,7 @@ spec: {deviceName: pi5-001}
 `), &manifest.Object)).To(Succeed())
 		apply := func() string {
 			obj := manifest.DeepCopy()
-			Expect(control.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(obj), client.FieldOwner("git"))).To(Succeed())
+			Expect(apiServer.Apply(ctx, client.ApplyConfigurationFromUnstructured(obj), client.FieldOwner("git"))).To(Succeed())
 			return obj.GetResourceVersion()
 		}
 		apply()
@@ -264,10 +251,10 @@ spec: {deviceName: pi5-001}
 	It("has samples that the API server takes", func(ctx context.Context) {
 		objects, err := cluster.Build(ctx, "config/samples")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(control.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "samples"}})).To(Succeed())
+		Expect(apiServer.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "samples"}})).To(Succeed())
 		for _, obj := range objects {
 			obj.SetNamespace("samples")
-			Expect(control.Client.Create(ctx, obj)).To(Succeed(), obj.GetName())
+			Expect(apiServer.Create(ctx, obj)).To(Succeed(), obj.GetName())
 		}
 	})
 })
