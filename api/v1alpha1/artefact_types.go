@@ -16,7 +16,7 @@ type ArtefactSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('[^ ].*')",message="name must not be blank"
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="name must not be blank: leave it out to use the resource's name"
 	Name string `json:"name,omitempty"`
 
 	// uri where devices fetch the artefact themselves, over http, https, ftp or
@@ -33,8 +33,7 @@ type ArtefactSpec struct {
 	// `sha256sum` prints it. Devices refuse what does not match. It cannot be
 	// changed.
 	// +required
-	// +kubebuilder:validation:MinLength=64
-	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-fA-F]{64}$')",message="checksum must be a SHA-256 in 64 hexadecimal digits, as sha256sum prints it"
 	Checksum string `json:"checksum"`
 }

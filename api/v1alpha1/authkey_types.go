@@ -19,8 +19,7 @@ const (
 
 // AuthKeySpec says what a device that signs in with the key becomes, and where
 // the key goes.
-// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || duration(self.renewBefore) > duration('0s')",message="renewBefore must be longer than nothing, such as 8h"
-// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.ttlDays) || duration(self.renewBefore).getHours() < self.ttlDays * 24",message="renewBefore must be shorter than the key's lifetime of ttlDays days: make it shorter, or ttlDays larger"
+// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.ttlDays) || duration(self.renewBefore).getSeconds() < self.ttlDays * 86400",message="renewBefore must be shorter than the key's lifetime of ttlDays days: make it shorter, or ttlDays larger"
 type AuthKeySpec struct {
 	CommonSpec `json:",inline"`
 
@@ -29,7 +28,7 @@ type AuthKeySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('[^ ]')",message="description must not be blank: leave it out to use the resource's name"
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="description must not be blank: leave it out to use the resource's name"
 	Description string `json:"description,omitempty"`
 
 	// deviceName is the name that the device gets when it signs in with the
@@ -37,6 +36,7 @@ type AuthKeySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="deviceName must not be blank: leave it out instead"
 	DeviceName string `json:"deviceName,omitempty"`
 
 	// tags that the device gets when it signs in with the key: at most 10, each
@@ -74,7 +74,8 @@ type AuthKeySpec struct {
 	// lifetime.
 	// +optional
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(h|m|s|ms)){1,4}$') && duration(self) > duration('0s')",message="renewBefore must be longer than nothing, in hours, minutes and seconds, such as 8h or 1h30m: there is no unit for days, write 24h"
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 }
 
@@ -86,7 +87,7 @@ type AuthKeySecret struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="secret.name must be the name of a Secret: lower-case letters, digits, hyphens and dots"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="secret.name must be the name of a Secret: lower-case letters, digits, hyphens and dots, such as pi5-001"
 	Name string `json:"name,omitempty"`
 
 	// key of the Secret's data that holds the auth key. Default: auth.key, the
@@ -95,7 +96,7 @@ type AuthKeySecret struct {
 	// +kubebuilder:default="auth.key"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="secret.key must be a key of a Secret's data: letters, digits, hyphens, underscores and dots, such as auth.key"
 	Key string `json:"key,omitempty"`
 
 	// labels of the Secret.

@@ -10,7 +10,6 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:validation:XValidation:rule="has(self.artefactID) == has(oldSelf.artefactID) && (!has(self.artefactID) || self.artefactID == oldSelf.artefactID)",message="artefactID cannot be changed: a Deployment runs once, create a new one instead"
 // +kubebuilder:validation:XValidation:rule="self.device == oldSelf.device",message="device cannot be changed: a Deployment runs once, create a new one instead"
 // +kubebuilder:validation:XValidation:rule="(has(self.force) && self.force) == (has(oldSelf.force) && oldSelf.force)",message="force cannot be changed: a Deployment runs once, create a new one instead"
-// +kubebuilder:validation:XValidation:rule="!has(self.pendingDeadline) || duration(self.pendingDeadline) > duration('0s')",message="pendingDeadline must be longer than nothing, such as 24h"
 type DeploymentSpec struct {
 	CommonSpec `json:",inline"`
 
@@ -24,6 +23,7 @@ type DeploymentSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="artefactID must not be blank"
 	ArtefactID string `json:"artefactID,omitempty"`
 
 	// device says which device to deploy to. It must match exactly one; the
@@ -47,7 +47,8 @@ type DeploymentSpec struct {
 	// takes.
 	// +optional
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(h|m|s|ms)){1,4}$') && duration(self) > duration('0s')",message="pendingDeadline must be longer than nothing, in hours, minutes and seconds, such as 12h or 1h30m: there is no unit for days, write 24h"
 	PendingDeadline *metav1.Duration `json:"pendingDeadline,omitempty"`
 }
 
@@ -57,6 +58,7 @@ type ArtefactReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="artefactRef.name must be the name of an Artefact resource: lower-case letters, digits, hyphens and dots, such as kiosk-v1.0"
 	Name string `json:"name"`
 }
 
@@ -67,18 +69,21 @@ type DeviceReference struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.id must not be blank"
 	ID string `json:"id,omitempty"`
 
 	// name of the device in the organisation.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.name must not be blank"
 	Name string `json:"name,omitempty"`
 
 	// serialNumber of the device, as /proc/cpuinfo shows it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.serialNumber must not be blank"
 	SerialNumber string `json:"serialNumber,omitempty"`
 
 	// query in Connect's own words, such as "model:5 tag:lab": free text (a name
@@ -87,6 +92,7 @@ type DeviceReference struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.query must not be blank"
 	Query string `json:"query,omitempty"`
 }
 

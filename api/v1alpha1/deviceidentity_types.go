@@ -23,7 +23,7 @@ type DeviceIdentitySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('[^ ]')",message="description must not be blank: leave it out to use the resource's name"
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="description must not be blank: leave it out to use the resource's name"
 	Description string `json:"description,omitempty"`
 
 	// deviceName is the name that the device gets when it signs in. If it is
@@ -32,6 +32,7 @@ type DeviceIdentitySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="deviceName must not be blank: leave it out instead"
 	DeviceName string `json:"deviceName,omitempty"`
 
 	// tags that the device gets when it signs in: at most 10, each of at most

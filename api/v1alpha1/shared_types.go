@@ -40,13 +40,14 @@ type SecretKeyReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="name must be the name of a Secret: lower-case letters, digits, hyphens and dots, such as pi5-001"
 	Name string `json:"name"`
 
 	// key in the Secret's data.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="key must be a key of a Secret's data: letters, digits, hyphens, underscores and dots, such as token"
 	Key string `json:"key"`
 }
 
@@ -58,6 +59,7 @@ type AccessTokenReference struct {
 	// +kubebuilder:default=connect-access-token
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="name must be the name of a Secret: lower-case letters, digits, hyphens and dots, such as pi5-001"
 	Name string `json:"name,omitempty"`
 
 	// key in the Secret's data. Default: token.
@@ -65,7 +67,7 @@ type AccessTokenReference struct {
 	// +kubebuilder:default=token
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="key must be a key of a Secret's data: letters, digits, hyphens, underscores and dots, such as token"
 	Key string `json:"key,omitempty"`
 }
 
@@ -134,5 +136,5 @@ type CommonStatus struct {
 // Tag is a label of a device in Connect.
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=30
-// +kubebuilder:validation:Pattern=`^[a-z0-9_-]+$`
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9_-]+$')",message="a tag must be of lower-case letters, digits, underscores and hyphens, such as lab_2"
 type Tag = string

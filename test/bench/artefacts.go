@@ -67,20 +67,12 @@ func measureArtefacts(ctx context.Context, c *cluster.Cluster, binary string, n 
 	if r.floor, err = floor(ctx, c.Client, n); err != nil {
 		return r, err
 	}
-	token := connectsim.NewSecret("rporg_")
-	sim := connectsim.New(connectsim.Options{RateLimit: 1 << 30})
-	sim.AddOrganisation(token)
-	url, err := sim.Start("")
+	b, err := connect(ctx, c, connectsim.Options{RateLimit: 1 << 30})
 	if err != nil {
 		return r, err
 	}
-	defer sim.Close()
-	if err := c.Client.Create(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "connect-access-token"},
-		StringData: map[string]string{"token": token},
-	}); err != nil {
-		return r, err
-	}
+	defer b.sim.Close()
+	sim, url := b.sim, b.url
 
 	manager, err := c.StartManager(ctx, binary, "--connect-api-url="+url)
 	if err != nil {
@@ -207,21 +199,7 @@ func each(ctx context.Context, n int, work func(context.Context, int) error) err
 	return group.Wait()
 }
 
-// allReady watches until n Artefacts are Ready.
+// allReady waits until n Artefacts are Ready.
 func allReady(ctx context.Context, c client.Client, n int) error {
-	return until(ctx, func() (bool, error) {
-		var list v1alpha1.ArtefactList
-		if err := c.List(ctx, &list, client.InNamespace("default")); err != nil {
-			return false, err
-		}
-		ready := 0
-		for i := range list.Items {
-			for _, condition := range list.Items[i].Status.Conditions {
-				if condition.Type == v1alpha1.ConditionReady && condition.Status == metav1.ConditionTrue {
-					ready++
-				}
-			}
-		}
-		return ready == n, nil
-	})
+	return until(ctx, func() (bool, error) { return countReady(ctx, c, &v1alpha1.ArtefactList{}, n) })
 }

@@ -30,20 +30,44 @@ func main() {
 
 func run() error {
 	sizes := flag.String("n", "300,1000,10000", "numbers of Artefacts, separated by commas")
-	only := flag.String("only", "", "run only this part: artefacts")
+	keySize := flag.Int("keys", 1000, "number of device identities and of auth keys")
+	fleets := flag.String("deployments", "1000,10000", "numbers of Deployments, separated by commas")
+	only := flag.String("only", "", "run only this part: artefacts, keys or deployments")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 
 	fmt.Printf("Measured on %d cores (%s/%s), %s, %s.\n", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, memory(), runtime.Version())
-	if *only == "" || *only == "artefacts" {
-		numbers, err := parse(*sizes)
-		if err != nil {
-			return err
-		}
-		return artefacts(ctx, numbers)
+	parts := []struct {
+		name    string
+		measure func() error
+	}{
+		{"artefacts", func() error { return withNumbers(ctx, *sizes, artefacts) }},
+		{"keys", func() error { return keys(ctx, *keySize) }},
+		{"deployments", func() error { return withNumbers(ctx, *fleets, deployments) }},
 	}
-	return fmt.Errorf("-only %s: there is no such part", *only)
+	ran := false
+	for _, part := range parts {
+		if *only != "" && *only != part.name {
+			continue
+		}
+		ran = true
+		if err := part.measure(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if !ran {
+		return fmt.Errorf("-only %s: there is no such part", *only)
+	}
+	return nil
+}
+
+func withNumbers(ctx context.Context, text string, measure func(context.Context, []int) error) error {
+	numbers, err := parse(text)
+	if err != nil {
+		return err
+	}
+	return measure(ctx, numbers)
 }
 
 func parse(sizes string) ([]int, error) {
@@ -51,7 +75,7 @@ func parse(sizes string) ([]int, error) {
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("-n %s: give numbers separated by commas", sizes)
+			return nil, fmt.Errorf("%q: give numbers separated by commas", sizes)
 		}
 		numbers = append(numbers, n)
 	}

@@ -27,6 +27,18 @@ func until(ctx context.Context, done func() (bool, error)) error {
 	}
 }
 
+// soon polls quickly: what is waited for is what is measured.
+func soon(ctx context.Context, done func() bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it did not happen in time"))
+	defer cancel()
+	for !done() {
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
