@@ -73,6 +73,13 @@ func (o *organisation) fails(err error) {
 	o.failure = err
 }
 
+// meanwhile does something in the middle of the next listing.
+func (o *organisation) meanwhile(do func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.during = do
+}
+
 // woken returns the wakes since it was last called.
 func (o *organisation) woken() []reflector.Wake {
 	synctest.Wait()
@@ -222,12 +229,12 @@ func TestListingDoesNotUndoWhatWasWrittenMeanwhile(t *testing.T) {
 		wantPending(t, store.Await(time.Time{}, alice))
 		o.woken()
 
-		o.during = func() { // after the server has read its rows
+		o.meanwhile(func() { // after the server has read its rows
 			time.Sleep(time.Second)
 			store.Put(thing{ID: "3", Name: "three"})
 			store.Put(thing{ID: "1", Name: "one", Content: "new"})
 			store.Remove("2")
-		}
+		})
 		pass(12 * time.Minute)
 		if wakes := o.woken(); len(wakes) != 0 {
 			t.Errorf("woken: %+v, want nobody: the operator did all of it", wakes)

@@ -11,9 +11,9 @@ import "time"
 //
 // It looks at how long ago the last change was and not at how often was looked
 // since, so it needs no memory and a restart does not begin anew. An interval is
-// at least a second.
+// at least a millisecond, whatever first is.
 func Backoff(first, patience, longest, unchanged time.Duration) time.Duration {
-	first = max(first, time.Second)
+	first = max(first, time.Millisecond)
 	every := first
 	for spent := patience; every < longest && spent <= unchanged; spent = 2*spent + patience {
 		every *= 2

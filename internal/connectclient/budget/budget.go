@@ -57,10 +57,11 @@ const (
 	// maxJitter is by how much budgets differ in when they come back after a
 	// reset.
 	maxJitter = time.Second
-	// shortestPace is the shortest time over which polls spread what is left.
-	// In the last moments of a window there may be thousands left for
-	// nobody; the next window begins full, so there is no need to rush.
-	shortestPace = time.Minute
+	// shortestPace is the part of a window that is the shortest time over which
+	// polls spread what is left: a minute of an hour. In the last moments of a
+	// window there may be thousands left for nobody; the next window begins
+	// full, so there is no need to rush.
+	shortestPace = 60
 )
 
 // Reason says why a request may not go.
@@ -332,5 +333,6 @@ func (b *Budget) PollRate() float64 {
 		return b.config.QPS / 2
 	}
 	b.window.roll(now)
-	return max(0, float64(b.left(Poll))) / max(b.window.resetAt.Sub(now.at), shortestPace).Seconds()
+	pace := max(b.window.resetAt.Sub(now.at), b.window.length/shortestPace, time.Second)
+	return max(0, float64(b.left(Poll))) / pace.Seconds()
 }

@@ -536,6 +536,7 @@ func TestPollRate(t *testing.T) {
 		{5000, time.Second, 75}, // as if there were a minute left
 	} {
 		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 5000, 5000, time.Hour)) // so long are the windows
 		d.call(budget.Write, announce(200, 5000, test.remaining, test.reset))
 		if got := d.PollRate(); math.Abs(got-test.want) > 1e-9 {
 			t.Errorf("%d for %s: %g, want %g", test.remaining, test.reset, got, test.want)

@@ -30,8 +30,9 @@ type window struct {
 	remaining int // by the headers
 	lost      int // requests without an answer, which may have been counted
 
-	resetAt          time.Time // the end as we show it
-	earliest, latest time.Time // between these the last announced end is
+	length           time.Duration // as far as is known: the longest time to a reset that was announced
+	resetAt          time.Time     // the end as we show it
+	earliest, latest time.Time     // between these the last announced end is
 
 	began   uint64 // the order of the moment when the window was first known
 	learned uint64 // … when a header was last believed
@@ -51,6 +52,7 @@ func (w *window) learn(a Answer, sent, got moment) bool {
 	later := !w.known || earliest.After(w.latest.Add(drift))
 	earlier := !later && latest.Before(w.earliest.Add(-drift))
 	sentInThisWindow := sent.order > w.began
+	w.length = max(w.length, a.Reset)
 
 	switch {
 	case !later && !earlier && !w.assumed:
