@@ -3,7 +3,6 @@
 package v1alpha1_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -17,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 // The API server that is asked what it makes of the kinds.
@@ -32,12 +32,13 @@ func TestAPI(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	log.SetLogger(logr.Discard()) // envtest's own words interest nobody
+	assets, err := cluster.Assets()
+	Expect(err).NotTo(HaveOccurred())
 	environment := &envtest.Environment{
 		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
-		BinaryAssetsDirectory: os.Getenv("KUBEBUILDER_ASSETS"),
+		BinaryAssetsDirectory: assets,
 	}
-	var err error
 	config, err = environment.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(environment.Stop)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"iter"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -56,7 +57,10 @@ type AuthKeyUpdate struct {
 
 // AuthKeyClient calls the API about auth keys. The older revision only makes
 // them; everything else is [ErrUnsupported] there.
-type AuthKeyClient struct{ client *Client }
+type AuthKeyClient struct {
+	client *Client
+	listed atomic.Bool // they have been listed before
+}
 
 // All yields the organisation's auth keys, each once: usable ones, then expired,
 // then exchanged, the newest of each first, and none with its secret. An error is
@@ -75,7 +79,10 @@ func (k *AuthKeyClient) All(ctx context.Context) iter.Seq2[AuthKey, error] {
 			switch {
 			case err == nil:
 				k.client.revision.learnCurrent()
+				k.listed.Store(true)
 				return nil
+			case errors.Is(err, ErrNotFound) && k.listed.Load():
+				return noCollection(err) // something before the API is broken
 			case errors.Is(err, ErrNotFound):
 				k.client.revision.learnOlder()
 				return unsupported(operation)

@@ -183,7 +183,7 @@ func newClient(options Options, token Secret) *Client {
 	c.send = c.chain()
 	c.Artefacts = &ArtefactClient{c}
 	c.DeviceIdentities = &DeviceIdentityClient{c}
-	c.AuthKeys = &AuthKeyClient{c}
+	c.AuthKeys = &AuthKeyClient{client: c}
 	c.Devices = &DeviceClient{c}
 	c.Deployments = &DeploymentClient{c}
 	return c

@@ -65,7 +65,9 @@ func (a *artefact) Observe(context.Context) (lifecycle.Observation, error) {
 	if err := a.sameContent(found); err != nil {
 		return lifecycle.Observation{}, err
 	}
-	return available(found), nil
+	seen := available(found)
+	seen.Ours = a.conn.Intent != nil
+	return seen, nil
 }
 
 // sameContent makes sure that the artefact found is the one the spec describes.

@@ -42,14 +42,16 @@ func authKeyKind(options reflector.Options, c client.Client, clk clock.PassiveCl
 		ID:  func(k connectclient.AuthKey) string { return k.ID },
 		Key: func(connectclient.AuthKey) string { return "" },
 	})
+	minted := newMinted()
 	return lifecycle.Kind[*v1alpha1.AuthKey]{
 		New:          func() *v1alpha1.AuthKey { return &v1alpha1.AuthKey{} },
 		NewList:      func() client.ObjectList { return &v1alpha1.AuthKeyList{} },
 		Secrets:      func(obj *v1alpha1.AuthKey) []string { return []string{authKeySecretName(obj)} },
 		Organisation: keys,
 		Connect: func(obj *v1alpha1.AuthKey, conn *lifecycle.Connection) lifecycle.Remote {
-			return &authKey{obj: obj, conn: conn, store: keys.Of(conn.Token), client: c, clock: clk}
+			return &authKey{obj: obj, conn: conn, store: keys.Of(conn.Token), client: c, clock: clk, minted: minted}
 		},
+		Forget: minted.forget,
 	}
 }
 
@@ -60,6 +62,7 @@ type authKey struct {
 	store  *reflector.Store[connectclient.AuthKey]
 	client client.Client
 	clock  clock.PassiveClock
+	minted *minted
 
 	secret *keySecret
 	key    keyState // of the key in the Secret
@@ -226,8 +229,13 @@ func (a *authKey) Prepare(ctx context.Context) (string, error) {
 	if a.conn.Intent == nil {
 		return "", nil
 	}
-	for _, orphan := range a.store.All() {
-		if !a.lostBy(orphan) {
+	orphans := a.store.All()
+	// Only now: what is on its way may be in the picture already.
+	if a.minted.unsure(likeness(a.obj)) {
+		return "", lifecycle.Verdict{Again: time.Second}
+	}
+	for _, orphan := range orphans {
+		if !a.lostBy(orphan) || a.minted.here(orphan.ID) {
 			continue
 		}
 		switch held, err := a.heldBySomebody(ctx, orphan.ID); {
@@ -285,6 +293,7 @@ func (a *authKey) Create(ctx context.Context) (lifecycle.Observation, error) {
 	if before == "" {
 		before = a.conn.ID
 	}
+	defer a.minted.begin(likeness(a.obj))()
 	made, err := a.conn.Client.AuthKeys.Create(ctx, connectclient.AuthKeyCreate{
 		Description: authKeyDescription(a.obj),
 		DeviceName:  a.obj.Spec.DeviceName,
@@ -294,10 +303,12 @@ func (a *authKey) Create(ctx context.Context) (lifecycle.Observation, error) {
 	if err != nil {
 		return lifecycle.Observation{}, err
 	}
+	a.minted.note(a.conn.Resource, made.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	moved := a.obj.Status.SecretName
 	if err := a.keep(ctx, made, before); err != nil {
+		a.minted.forget(a.conn.Resource)
 		return lifecycle.Observation{}, errors.Join(err, a.revoke(ctx, made.ID))
 	}
 	a.warnOfLoss()
@@ -421,8 +432,13 @@ func (a *authKey) revoke(ctx context.Context, id string) error {
 // mintedFor is the mark of what of the spec is in a key: first what cannot be
 // changed once it is made, then what Connect may change.
 func mintedFor(obj *v1alpha1.AuthKey) string {
-	return digest(obj.Spec.TTLDays, obj.Spec.Secret.Key) + "/" +
-		digest(authKeyDescription(obj), obj.Spec.DeviceName, sorted(obj.Spec.Tags))
+	return digest(obj.Spec.TTLDays, obj.Spec.Secret.Key) + "/" + likeness(obj)
+}
+
+// likeness is the mark of what Connect shows of a key besides its times. Keys of
+// the same likeness cannot be told apart.
+func likeness(obj *v1alpha1.AuthKey) string {
+	return digest(authKeyDescription(obj), obj.Spec.DeviceName, sorted(obj.Spec.Tags))
 }
 
 // fixed is the part of the mark that only a new key can change.

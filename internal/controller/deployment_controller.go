@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -88,6 +89,9 @@ func (d *deployments) Notify(wake func(reflector.Wake), wanted func(context.Cont
 	d.devices.Notify(wake, wanted)
 }
 
+// Retry asks for devices again; running deployments have their turns.
+func (d *deployments) Retry(token connectclient.Secret) { d.devices.Retry(token) }
+
 // Cache indexes of Deployments.
 const (
 	indexArtefact = "spec.artefactRef.name"
@@ -145,6 +149,7 @@ type deployment struct {
 	artefactID string
 	device     connectclient.Device
 	newest     string // the id of the device's newest deployment, before the POST
+	cancelled  bool   // in this pass, by us
 }
 
 func (d *deployment) Observe(ctx context.Context) (lifecycle.Observation, error) {
@@ -279,27 +284,34 @@ func (d *deployment) cancelRefused() bool {
 
 // unsuccessful says how a deployment ended that did not succeed.
 func (d *deployment) unsuccessful(ctx context.Context, seen *connectclient.Deployment) (lifecycle.Verdict, error) {
+	if d.cancelled {
+		return ending(d.obj.Spec, seen, false, d.obj.Spec.PendingDeadline != nil), nil
+	}
 	superseded, err := d.superseded(ctx, seen)
 	if err != nil {
 		return lifecycle.Verdict{}, err
 	}
-	return ending(d.obj, seen, superseded), nil
+	return ending(d.obj.Spec, seen, superseded, overdue(d.obj.Spec, seen)), nil
+}
+
+// overdue tells whether the deployment ended after its deadline: if so, an earlier
+// pass has cancelled it without living to say so.
+func overdue(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment) bool {
+	return spec.PendingDeadline != nil && !seen.UpdatedAt.Before(seen.CreatedAt.Add(spec.PendingDeadline.Duration))
 }
 
 // ending is the verdict on a deployment that failed or was cancelled. Nobody
 // looks at it again, so it says all there is to say.
-func ending(obj *v1alpha1.Deployment, seen *connectclient.Deployment, superseded bool) lifecycle.Verdict {
+func ending(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, superseded, overdue bool) lifecycle.Verdict {
 	const again = "To deploy again, create a new Deployment."
-	deadline := obj.Spec.PendingDeadline
-	overdue := deadline != nil && !seen.UpdatedAt.Before(seen.CreatedAt.Add(deadline.Duration))
 	var verdict lifecycle.Verdict
 	switch {
 	case superseded:
 		verdict = lifecycle.Stalled(v1alpha1.ReasonSuperseded, "A newer deployment to the same device took its place before the device picked it up.")
 	case seen.State == connectclient.DeploymentFailed:
 		verdict = lifecycle.Stalled(v1alpha1.ReasonFailed, "The deployment failed: %s. %s", orUnsaid(seen.StateReason), again)
-	case overdue && !obj.Spec.Cancel:
-		verdict = lifecycle.Stalled(v1alpha1.ReasonDeadlineExceeded, "No device picked the deployment up within spec.pendingDeadline, %s, so it was cancelled. %s", deadline.Duration, again)
+	case overdue && !spec.Cancel:
+		verdict = lifecycle.Stalled(v1alpha1.ReasonDeadlineExceeded, "No device picked the deployment up within spec.pendingDeadline, %s, so it was cancelled. %s", spec.PendingDeadline.Duration, again)
 	default:
 		verdict = lifecycle.Stalled(v1alpha1.ReasonCancelled, "The deployment was cancelled. %s", again)
 	}
@@ -315,7 +327,7 @@ func orUnsaid(reason string) string {
 
 // superseded tells whether the deployment ended because a newer one for the same
 // device took its place. The API's pages disagree on what it is called then, so
-// what counts is that the next one was made at the moment this one ended.
+// what counts is the device's list of deployments.
 func (d *deployment) superseded(ctx context.Context, seen *connectclient.Deployment) (bool, error) {
 	if d.obj.Status.State == string(connectclient.DeploymentInProgress) {
 		return false, nil // only what is pending can be superseded
@@ -330,31 +342,40 @@ func (d *deployment) superseded(ctx context.Context, seen *connectclient.Deploym
 	return supersededBy(seen, all), nil
 }
 
-// supersededBy looks for the deployment's successor in its device's list, which
-// has the newest first.
+// supersededBy tells whether a deployment ended at the moment when its successor
+// in its device's list, which has the newest first, was made. One that ended
+// earlier or later came to its own end. Where the API does not note when it ended,
+// that there is a successor has to do.
 func supersededBy(seen *connectclient.Deployment, all []connectclient.Deployment) bool {
 	const sameMoment = 5 * time.Second
-	for i := range all {
-		if all[i].ID == seen.ID {
-			return i > 0 && !all[i-1].CreatedAt.After(seen.UpdatedAt.Add(sameMoment))
-		}
+	at := slices.IndexFunc(all, func(d connectclient.Deployment) bool { return d.ID == seen.ID })
+	if at <= 0 {
+		return false
 	}
-	return false
+	if !seen.UpdatedAt.After(seen.CreatedAt) {
+		return true
+	}
+	return all[at-1].CreatedAt.Sub(seen.UpdatedAt).Abs() <= sameMoment
 }
 
 // search looks for a deployment that this resource has made without living to
 // record it, or that it may adopt.
 func (d *deployment) search(ctx context.Context) (lifecycle.Observation, error) {
-	if d.obj.Spec.Cancel && d.conn.Intent == nil {
+	if d.conn.Intent != nil {
+		if seen, err := d.recover(ctx); err != nil || seen.Exists {
+			return seen, err
+		}
+	}
+	if d.obj.Spec.Cancel {
 		return lifecycle.Observation{}, lifecycle.Stalled(v1alpha1.ReasonCancelled,
 			"spec.cancel was true before the deployment was made, so it was not made.").LookAgain(0)
 	}
 	if err := d.resolve(ctx); err != nil {
 		return lifecycle.Observation{}, err
 	}
-	all, err := d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Write), d.device.ID)
+	all, err := d.deploymentsOf(ctx, d.device.ID)
 	if errors.Is(err, connectclient.ErrNotFound) {
-		return lifecycle.Observation{}, d.noDevice(d.device.ID)
+		return lifecycle.Observation{}, d.noDevice(describe(d.obj.Spec.Device))
 	}
 	if err != nil {
 		return lifecycle.Observation{}, err
@@ -362,10 +383,34 @@ func (d *deployment) search(ctx context.Context) (lifecycle.Observation, error) 
 	if len(all) > 0 {
 		d.newest = all[0].ID
 	}
-	candidates := adoptable(all, d.artefactID, d.obj.Spec.Force)
-	if d.conn.Intent != nil {
-		candidates = lost(all, d.artefactID, d.conn.Intent.Note)
+	return d.take(ctx, adoptable(all, d.artefactID, d.obj.Spec.Force))
+}
+
+// recover looks for what the POST of an earlier pass has made, where that pass had
+// decided to make it: the spec may mean another device by now.
+func (d *deployment) recover(ctx context.Context) (lifecycle.Observation, error) {
+	before := parseNote(d.conn.Intent.Note)
+	if before.Device == "" {
+		return lifecycle.Observation{}, nil
 	}
+	all, err := d.deploymentsOf(ctx, before.Device)
+	switch {
+	case errors.Is(err, connectclient.ErrNotFound):
+		return lifecycle.Observation{}, nil // the device is gone, and its deployments with it
+	case err != nil:
+		return lifecycle.Observation{}, err
+	}
+	seen, err := d.take(ctx, lost(all, before.Artefact, before.Newest))
+	seen.Ours = true
+	return seen, err
+}
+
+func (d *deployment) deploymentsOf(ctx context.Context, deviceID string) ([]connectclient.Deployment, error) {
+	return d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Write), deviceID)
+}
+
+// take takes the first of some deployments that is nobody else's.
+func (d *deployment) take(ctx context.Context, candidates []connectclient.Deployment) (lifecycle.Observation, error) {
 	for i := range candidates {
 		claimed, err := d.conn.Claimed(ctx, candidates[i].ID)
 		if err != nil {
@@ -376,6 +421,27 @@ func (d *deployment) search(ctx context.Context) (lifecycle.Observation, error) 
 		}
 	}
 	return lifecycle.Observation{}, nil
+}
+
+// note is what an intent remembers of a deployment from before the POST.
+type note struct {
+	Device   string `json:"device"`
+	Artefact string `json:"artefact"`
+	Newest   string `json:"newest,omitempty"` // the id of the device's newest deployment; empty if it had none
+}
+
+func parseNote(text string) note {
+	var n note
+	_ = json.Unmarshal([]byte(text), &n) // what somebody has spoilt names no device
+	return n
+}
+
+func (n note) String() string {
+	text, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // three strings always marshal
+	}
+	return string(text)
 }
 
 // adoptable is the device's newest deployment, if it is of the artefact and makes
@@ -494,11 +560,19 @@ func (d *deployment) noDevice(which string) error {
 	return lifecycle.Waiting(v1alpha1.ReasonDeviceNotFound, "Waiting for a device with %s to sign in.", which).LookAgain(d.polls.max)
 }
 
-// Prepare notes the newest deployment before ours: what is newer later is ours.
-func (d *deployment) Prepare(context.Context) (string, error) { return d.newest, nil }
+// Prepare notes what is deployed where, and the newest deployment before ours:
+// what is newer later is ours.
+func (d *deployment) Prepare(context.Context) (string, error) {
+	return note{Device: d.device.ID, Artefact: d.artefactID, Newest: d.newest}.String(), nil
+}
 
 func (d *deployment) Create(ctx context.Context) (lifecycle.Observation, error) {
 	made, err := d.conn.Client.Deployments.Create(ctx, d.device.ID, d.artefactID)
+	if errors.Is(err, connectclient.ErrNotFound) {
+		// The device was there a moment ago, so it is the artefact that is not.
+		return lifecycle.Observation{}, errors.Join(err, lifecycle.Waiting(v1alpha1.ReasonArtefactNotReady,
+			"Waiting for an artefact with the id %q to be in the organisation.", d.artefactID).LookAgain(d.polls.max))
+	}
 	if err != nil {
 		return lifecycle.Observation{}, err
 	}
@@ -524,6 +598,7 @@ func (d *deployment) hurryOthers(ctx context.Context) {
 func (d *deployment) Update(ctx context.Context, id string) (lifecycle.Observation, error) {
 	cancelled, err := d.conn.Client.Deployments.Cancel(ctx, id)
 	if err == nil {
+		d.cancelled = true
 		return d.report(ctx, cancelled)
 	}
 	if !errors.Is(err, connectclient.ErrNotCancellable) {

@@ -81,7 +81,9 @@ func (d *deviceIdentity) Observe(context.Context) (lifecycle.Observation, error)
 		return lifecycle.Observation{}, lifecycle.Stalled(v1alpha1.ReasonConflict,
 			"The device identity %s has another public key: correct the annotation %s, or remove it.", found.ID, v1alpha1.AnnotationID)
 	}
-	return d.registered(found), nil
+	seen := d.registered(found)
+	seen.Ours = d.conn.Intent != nil
+	return seen, nil
 }
 
 // registered mirrors the identity into the status and says what is left to do.

@@ -148,6 +148,22 @@ func (r *Reflector[T]) Start(ctx context.Context) error {
 	return nil
 }
 
+// Retry lists at once what could not be listed because the token was refused:
+// there is reason to think that it is good now.
+func (r *Reflector[T]) Retry(token connectclient.Secret) {
+	r.mu.Lock()
+	var stores []*Store[T]
+	for of, store := range r.stores {
+		if of.token == token {
+			stores = append(stores, store)
+		}
+	}
+	r.mu.Unlock()
+	for _, store := range stores {
+		store.retry()
+	}
+}
+
 // drop forgets a store that nobody wants any more.
 func (r *Reflector[T]) drop(store *Store[T]) {
 	r.mu.Lock()

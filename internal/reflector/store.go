@@ -42,12 +42,13 @@ type Store[T any] struct {
 	byKey   map[string]string    // natural key → id
 	removed map[string]time.Time // ids the operator deleted, until a listing begun later confirms it
 
-	listedFrom time.Time // when the last complete listing began; zero: never
-	demand     time.Time // the freshest picture anybody waits for
-	waiters    map[types.NamespacedName]struct{}
-	failure    error // of the last listing; nil after a complete one
-	retry      time.Duration
-	ended      bool // nobody lists any more; a new store has taken over
+	listedFrom time.Time                     // when the last complete listing began; zero: never
+	demand     time.Time                     // the freshest picture anybody waits for
+	waiters    map[types.NamespacedName]bool // true: it cannot go on without
+	failure    error                         // of the last listing; nil after a complete one
+	again      bool                          // somebody has reason to think that a refused token is good now
+	pause      time.Duration                 // before the next attempt, after failures
+	ended      bool                          // nobody lists any more; a new store has taken over
 }
 
 // entry is an object and when the operator itself wrote it: a listing that began
@@ -66,7 +67,7 @@ func newStore[T any](r *Reflector[T], of part) *Store[T] {
 		byID:      map[string]entry[T]{},
 		byKey:     map[string]string{},
 		removed:   map[string]time.Time{},
-		waiters:   map[types.NamespacedName]struct{}{},
+		waiters:   map[types.NamespacedName]bool{},
 	}
 }
 
@@ -86,17 +87,14 @@ func (s *Store[T]) Await(notBefore time.Time, waiter types.NamespacedName) error
 	if !refused && !s.listedFrom.IsZero() && !s.listedFrom.Before(notBefore) {
 		return nil
 	}
-	s.waiters[waiter] = struct{}{}
+	s.waiters[waiter] = true
 	if refused {
 		return s.failure
 	}
 	if notBefore.After(s.demand) {
 		s.demand = notBefore
 	}
-	select {
-	case s.kick <- struct{}{}:
-	default: // a kick is waiting already
-	}
+	s.kickNow()
 	if s.failure != nil {
 		return s.failure
 	}
@@ -108,7 +106,26 @@ func (s *Store[T]) Await(notBefore time.Time, waiter types.NamespacedName) error
 func (s *Store[T]) AwaitNext(waiter types.NamespacedName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiters[waiter] = struct{}{}
+	if _, waits := s.waiters[waiter]; !waits {
+		s.waiters[waiter] = false
+	}
+}
+
+// retry lists at once if the token was refused: it may be good now.
+func (s *Store[T]) retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(s.failure, connectclient.ErrUnauthorized) {
+		s.again = true
+		s.kickNow()
+	}
+}
+
+func (s *Store[T]) kickNow() {
+	select {
+	case s.kick <- struct{}{}:
+	default: // a kick is waiting already
+	}
 }
 
 // Get finds an object by its id.
@@ -220,6 +237,10 @@ func (s *Store[T]) end(ctx context.Context) bool {
 func (s *Store[T]) demanded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.again {
+		s.again = false
+		return true
+	}
 	return s.failure == nil && (s.listedFrom.IsZero() || s.listedFrom.Before(s.demand))
 }
 
@@ -251,13 +272,15 @@ func (s *Store[T]) list(ctx context.Context) time.Duration {
 	return wait
 }
 
-// read lists the collection. While resources wait to be created, the listing is
-// part of creating them and goes before mere drift detection.
+// read lists the collection. While resources cannot go on without, to be created
+// for example, the listing goes before mere drift detection.
 func (s *Store[T]) read(ctx context.Context) (map[string]T, error) {
 	priority := budget.Background
 	s.mu.Lock()
-	if len(s.waiters) > 0 {
-		priority = budget.Write
+	for _, needed := range s.waiters {
+		if needed {
+			priority = budget.Write
+		}
 	}
 	s.mu.Unlock()
 
@@ -312,7 +335,7 @@ func (s *Store[T]) merge(seen map[string]T, began time.Time) []T {
 func (s *Store[T]) after(err error) time.Duration {
 	switch {
 	case err == nil:
-		s.failure, s.retry = nil, 0
+		s.failure, s.pause = nil, 0
 		return jitter(s.reflector.options.Interval)
 	case errors.Is(err, connectclient.ErrDeferred):
 		// Pacing is nobody's failure: the picture is just late.
@@ -327,8 +350,8 @@ func (s *Store[T]) after(err error) time.Duration {
 	if at, ok := connectclient.RetryAt(err); ok {
 		return max(0, at.Sub(s.now()))
 	}
-	s.retry = min(max(2*s.retry, retryMin), retryMax)
-	return jitter(s.retry)
+	s.pause = min(max(2*s.pause, retryMin), retryMax)
+	return jitter(s.pause)
 }
 
 // wakeFor says whom the listing concerns. While listings keep failing nobody is

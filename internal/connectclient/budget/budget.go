@@ -297,6 +297,14 @@ func (b *Budget) stop(until time.Time, by Reason) {
 	}
 }
 
+// Reconsider lets a token that was rejected be tried again at once, with one
+// request: somebody says that it is good now.
+func (b *Budget) Reconsider() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.token.reconsider(b.now().at)
+}
+
 // State returns a snapshot.
 func (b *Budget) State() State {
 	b.mu.Lock()

@@ -38,6 +38,13 @@ func (t *token) refuse(inFlight int, now time.Time) *Refusal {
 	}
 }
 
+// reconsider lets a rejected token be tried again now.
+func (t *token) reconsider(now time.Time) {
+	if t.rejected && !t.probing {
+		t.nextProbe = now
+	}
+}
+
 // used notes that a request is sent with the token.
 func (t *token) used(now moment) {
 	if t.proven && !t.rejected {

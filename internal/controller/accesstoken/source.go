@@ -45,8 +45,9 @@ type Source struct {
 	metadata client.Reader // the cache: metadata of Secrets
 	live     client.Reader // past the cache: the value of one Secret
 
-	mu    sync.Mutex
-	known map[Ref]reading
+	mu      sync.Mutex
+	known   map[Ref]reading
+	touched func(connectclient.Secret)
 }
 
 // reading is the last good token and what is known of the Secret's newest
@@ -58,9 +59,10 @@ type reading struct {
 }
 
 // NewSource returns a source that sees Secrets' metadata in the cache and reads
-// their values past it.
-func NewSource(metadata, live client.Reader) *Source {
-	return &Source{metadata: metadata, live: live, known: map[Ref]reading{}}
+// their values past it. touched is told of a token whose Secret has changed
+// although it has not: whoever did that may know that it works now.
+func NewSource(metadata, live client.Reader, touched func(connectclient.Secret)) *Source {
+	return &Source{metadata: metadata, live: live, known: map[Ref]reading{}, touched: touched}
 }
 
 // Token returns the token at ref, or a [MissingError].
@@ -83,6 +85,9 @@ func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, erro
 			return connectclient.Secret{}, missing(ref, err)
 		}
 		token := connectclient.NewSecret(string(secret.Data[ref.Key]))
+		if known.version != "" && token == known.token {
+			s.touched(token)
+		}
 		known.version, known.empty = secret.ResourceVersion, token.IsZero()
 		if !known.empty {
 			known.token = token

@@ -4,7 +4,9 @@ package lifecycle
 
 import (
 	"context"
+	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -93,8 +95,45 @@ func older(a, b client.Object) bool {
 	return a.GetName() < b.GetName()
 }
 
-// claimed tells whether another resource has recorded the remote id.
+// claimed tells whether another resource has recorded the remote id, or is about
+// to; if not, it is this resource's from now on.
 func (p *pass[O]) claimed(ctx context.Context, id string) (bool, error) {
 	others, err := p.others(ctx, claimID(id))
-	return len(others) > 0, err
+	if err != nil || len(others) > 0 {
+		return true, err
+	}
+	return !p.takings.take(id, p.req.NamespacedName), nil
+}
+
+// takings remembers who has taken which remote object that nobody had recorded:
+// the record takes a moment to reach the cache, and another resource that looks
+// for one meanwhile must not take the same.
+type takings struct {
+	mu sync.Mutex
+	by map[string]types.NamespacedName
+	of map[types.NamespacedName]string
+}
+
+func newTakings() *takings {
+	return &takings{by: map[string]types.NamespacedName{}, of: map[types.NamespacedName]string{}}
+}
+
+// take gives the remote object to the resource, unless another one has it.
+func (t *takings) take(id string, resource types.NamespacedName) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if owner, taken := t.by[id]; taken {
+		return owner == resource
+	}
+	delete(t.by, t.of[resource])
+	t.by[id], t.of[resource] = resource, id
+	return true
+}
+
+// forget gives back what a resource had that is gone.
+func (t *takings) forget(resource types.NamespacedName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.by, t.of[resource])
+	delete(t.of, resource)
 }

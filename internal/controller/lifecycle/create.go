@@ -31,7 +31,7 @@ const (
 func (p *pass[O]) create(ctx context.Context, remote Remote) (Observation, error) {
 	if p.imported() {
 		return Observation{}, Stalled(v1alpha1.ReasonNotFound,
-			"Nothing in the organisation has the id %q of the annotation %s: correct it, or remove it to have a new one made.",
+			"There is nothing with the id %q to take over: correct the annotation %s, or remove it to have a new one made.",
 			recordedID(p.obj), v1alpha1.AnnotationID)
 	}
 	note, err := remote.Prepare(ctx)
@@ -65,9 +65,10 @@ func (p *pass[O]) imported() bool {
 
 // recordIntent puts the intent and the finalizer on the resource, and makes sure
 // that the resource was current: either the write proves it, because it names
-// the version that was read, or a read past the cache does.
+// the version that was read, or a read past the cache does. What an earlier intent
+// was about is settled by now, so a new note may take its place.
 func (p *pass[O]) recordIntent(ctx context.Context, note string) error {
-	if p.intent != nil {
+	if p.intent != nil && p.intent.Note == note {
 		live := p.kind.New()
 		if err := p.Live.Get(ctx, p.req.NamespacedName, live); err != nil {
 			return err
@@ -86,21 +87,23 @@ func (p *pass[O]) recordIntent(ctx context.Context, note string) error {
 // notCreated sees to it that nothing is forgotten and nothing wrong is
 // remembered after a POST that brought no object.
 func (p *pass[O]) notCreated(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, connectclient.ErrOutcomeUnknown):
+	if errors.Is(err, connectclient.ErrOutcomeUnknown) {
 		p.demands.onLoss(p.req.NamespacedName, p.Clock.Now())
 		return err
-	case errors.Is(err, connectclient.ErrInvalid) && p.kind.NaturalKey != nil &&
-		!p.demands.onRefusal(p.req.NamespacedName, p.Clock.Now()):
+	}
+	invalid := errors.Is(err, connectclient.ErrInvalid)
+	if !invalid && !errors.Is(err, connectclient.ErrBilling) && !errors.Is(err, connectclient.ErrNotFound) {
+		return err // it was not sent, or the token was refused: the intent stands
+	}
+	// Refused: nothing was made, and nothing that turns up later is ours.
+	if err := p.forgetIntent(ctx); err != nil {
+		return err
+	}
+	if invalid && p.kind.NaturalKey != nil && !p.demands.onRefusal(p.req.NamespacedName, p.Clock.Now()) {
 		// Somebody may have made the same object since the last listing;
 		// the API does not say so in a way one could rely on. Look before
 		// the user is told that the spec is wrong.
 		return Verdict{Backoff: true}
-	case errors.Is(err, connectclient.ErrInvalid), errors.Is(err, connectclient.ErrBilling), errors.Is(err, connectclient.ErrNotFound):
-		// Refused: nothing was made, and nothing that turns up later is ours.
-		if forgetErr := p.forgetIntent(ctx); forgetErr != nil {
-			return forgetErr
-		}
 	}
 	return err
 }
@@ -136,7 +139,7 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 	origin := annotations[v1alpha1.AnnotationOrigin]
 	var event *Event
 	switch {
-	case !recorded && (p.intent != nil || seen.Ours):
+	case !recorded && seen.Ours:
 		origin, event = originCreated, created(seen.ID)
 	case !recorded || origin == "":
 		origin, event = originAdopted, adopted(seen.ID)

@@ -64,7 +64,7 @@ func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (string, error) {
 		seen = Observation{Exists: true, ID: id}
 	case err != nil:
 		return "", err
-	case seen.ID == "", seen.ID != id && !seen.Ours && p.intent == nil:
+	case seen.ID == "", seen.ID != id && !seen.Ours:
 		return "", nil
 	}
 	if err := p.claim(ctx, seen); errors.As(err, &verdict) {

@@ -81,6 +81,8 @@ type Organisation interface {
 	// Notify says, before Start, whom to tell of changes, and who knows
 	// whether a token is still in use.
 	Notify(wake func(reflector.Wake), wanted func(context.Context, connectclient.Secret) bool)
+	// Retry asks again what could not be asked because the token was refused.
+	Retry(token connectclient.Secret)
 }
 
 // Connection is what a pass knows of the organisation that its resource belongs
@@ -100,7 +102,8 @@ type Connection struct {
 	// Intent is set if an earlier pass may have sent a POST whose answer
 	// nobody has.
 	Intent *Intent
-	// Claimed tells whether another resource has recorded the remote id.
+	// Claimed tells whether the remote id is another resource's; if not, it is
+	// this one's from now on.
 	Claimed func(ctx context.Context, id string) (bool, error)
 	// Event announces something to the user once the status that goes with
 	// it is written.
@@ -145,8 +148,9 @@ type Observation struct {
 	// deletion still has to remove, if anything.
 	Exists bool
 	ID     string
-	// Ours says that there is proof that the operator made the remote object
-	// for this resource, although the resource has not recorded it.
+	// Ours says that the operator made the remote object for this resource,
+	// although the resource may not have recorded it: it fits what an earlier
+	// pass was about to make.
 	Ours bool
 	// Outdated says that Update has something to do.
 	Outdated bool

@@ -66,6 +66,18 @@ func (p *pass[O]) suspended() bool {
 
 func (p *pass[O]) deleting() bool { return !p.obj.GetDeletionTimestamp().IsZero() }
 
+// doing is the reason that says what the pass is about.
+func (p *pass[O]) doing() string {
+	switch {
+	case p.deleting():
+		return v1alpha1.ReasonDeleting
+	case recordedID(p.obj) == "":
+		return v1alpha1.ReasonCreating
+	default:
+		return v1alpha1.ReasonUpdating
+	}
+}
+
 // requested returns the user's request to look at the remote side now, if it has
 // not been answered yet.
 func (p *pass[O]) requested() string {

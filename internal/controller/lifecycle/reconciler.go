@@ -46,6 +46,7 @@ type Reconciler[O Object] struct {
 	kind    Kind[O]
 	gvk     schema.GroupVersionKind
 	demands *demands
+	takings *takings
 	backoff workqueue.TypedRateLimiter[reconcile.Request]
 	queue   workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
@@ -59,7 +60,7 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	p := r.begin(req, obj)
-	verdict, err := judge(p.run(ctx), r.Clock.Now())
+	verdict, err := judge(p.run(ctx), p.doing(), r.Clock.Now())
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -120,6 +121,7 @@ func (r *Reconciler[O]) next(ctx context.Context, req reconcile.Request, verdict
 
 func (r *Reconciler[O]) forget(req reconcile.Request) {
 	r.demands.forget(req.NamespacedName)
+	r.takings.forget(req.NamespacedName)
 	r.backoff.Forget(req)
 	if r.kind.Forget != nil {
 		r.kind.Forget(req.NamespacedName)

@@ -75,9 +75,10 @@ func passing(reason, message string) Verdict {
 	return Verdict{Ready: metav1.ConditionUnknown, Reason: reason, Message: message, Passing: true}
 }
 
-// judge turns the error that ended a pass into what the user is told. An error
-// that it does not know is the operator's own and is returned.
-func judge(err error, now time.Time) (Verdict, error) {
+// judge turns the error that ended a pass into what the user is told; doing is the
+// reason that says what the pass was about. An error that it does not know is the
+// operator's own and is returned.
+func judge(err error, doing string, now time.Time) (Verdict, error) {
 	var verdict Verdict
 	var missing *accesstoken.MissingError
 	switch {
@@ -94,7 +95,7 @@ func judge(err error, now time.Time) (Verdict, error) {
 	case apierrors.IsNotFound(err):
 		return quiet(0), nil // the resource was deleted meanwhile
 	case errors.Is(err, connectclient.ErrDeferred):
-		return quiet(until(err, now)), nil
+		return paced(doing, until(err, now)), nil
 	case errors.Is(err, connectclient.ErrThrottled):
 		return throttled(err, now), nil
 	case errors.Is(err, connectclient.ErrUnauthorized):
@@ -112,6 +113,20 @@ func judge(err error, now time.Time) (Verdict, error) {
 	default:
 		return Verdict{}, err
 	}
+}
+
+// unnoticed is how long a resource may wait for its turn without a word.
+const unnoticed = 10 * time.Second
+
+// paced is for a call that the budget lets go a little later. A user hears of it
+// only if it takes long enough to be wondered about.
+func paced(doing string, wait time.Duration) Verdict {
+	if wait < unnoticed {
+		return quiet(wait)
+	}
+	v := passing(doing, "It waits for its turn: Connect is called no faster than it allows.")
+	v.Again = wait
+	return v
 }
 
 func throttled(err error, now time.Time) Verdict {

@@ -49,6 +49,7 @@ func Add[O Object](mgr ctrl.Manager, env Environment, kind Kind[O]) error {
 		kind:        kind,
 		gvk:         gvk,
 		demands:     newDemands(),
+		takings:     newTakings(),
 		backoff:     workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](backoffMin, backoffMax),
 	}
 	if err := r.index(context.Background(), mgr.GetFieldIndexer()); err != nil {
