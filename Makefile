@@ -73,8 +73,8 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 
 .PHONY: test
 test: check-generated vet lint ## Run everything that must hold.
-	go test -race ./internal/...
-	@$(ASSETS); go test -timeout 30m ./api/... ./test/... .
+	@$(ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
+	@$(ASSETS); go test -race -timeout 30m ./test/...
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME.

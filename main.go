@@ -81,6 +81,10 @@ func main() {
 		os.Exit(2)
 	}
 	flag.Parse()
+	if err := o.check(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 
 	o.logging.Level = withoutBodies(o.logging.Level)
 	logger := zap.New(zap.UseFlagOptions(&o.logging))
@@ -116,6 +120,23 @@ func fromEnvironment(fs *flag.FlagSet, lookup func(string) (string, bool)) error
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// check refuses what cannot be meant.
+func (o *options) check() error {
+	switch {
+	case o.apiReserve < 0 || o.apiReserve > 90:
+		return fmt.Errorf("--api-budget-reserve=%d: give a percentage from 0 to 90", o.apiReserve)
+	case o.apiQPS <= 0:
+		return fmt.Errorf("--api-qps=%g: give a number of requests per second above 0", o.apiQPS)
+	case o.resync <= 0:
+		return fmt.Errorf("--resync-interval=%s: give a time above 0, such as 10m", o.resync)
+	case o.pollMin <= 0 || o.pollMax < o.pollMin:
+		return fmt.Errorf("--deployment-poll-min=%s and --deployment-poll-max=%s: give times above 0, the second not below the first", o.pollMin, o.pollMax)
+	case o.concurrency < 1:
+		return fmt.Errorf("--max-concurrent-reconciles=%d: give at least 1", o.concurrency)
+	}
+	return nil
 }
 
 func run(ctx context.Context, o options) error {
@@ -159,10 +180,18 @@ func newAPI(o options) (*connectclient.API, error) {
 		UserAgent:      "rpi-connect-operator/" + version,
 		Transport:      transport,
 		QPS:            o.apiQPS,
-		ReservePercent: o.apiReserve,
+		ReservePercent: reserve(o.apiReserve),
 		Observe:        metrics.Observe,
 		Logger:         slog.New(logr.ToSlogHandler(ctrl.Log.WithName("connect"))),
 	})
+}
+
+// reserve is the client's word for the flag: there, 0 stands for the default.
+func reserve(percent int) int {
+	if percent == 0 {
+		return -1
+	}
+	return percent
 }
 
 func newManager(o options) (ctrl.Manager, error) {

@@ -103,6 +103,8 @@ var _ = DescribeTable("An Artefact", func(ctx context.Context, change func(*v1al
 	Entry("takes a checksum in upper case", func(s *v1alpha1.ArtefactSpec) { s.Checksum = strings.Repeat("0A", 32) }, ""),
 	Entry("needs a whole checksum", func(s *v1alpha1.ArtefactSpec) { s.Checksum = s.Checksum[1:] }, "checksum"),
 	Entry("needs a hexadecimal checksum", func(s *v1alpha1.ArtefactSpec) { s.Checksum = strings.Repeat("0g", 32) }, "as sha256sum prints it"),
+	Entry("takes its token from a Secret whose name is one", func(s *v1alpha1.ArtefactSpec) { s.AccessTokenSecretRef.Name = "My_Secret" }, "name must be the name of a Secret"),
+	Entry("takes its token from a key that a Secret can have", func(s *v1alpha1.ArtefactSpec) { s.AccessTokenSecretRef.Key = ".." }, "key must be a key of a Secret's data"),
 	Entry("knows two deletion policies", func(s *v1alpha1.ArtefactSpec) { s.DeletionPolicy = "Keep" }, `supported values: "Delete", "Orphan"`),
 )
 
@@ -129,9 +131,10 @@ var _ = DescribeTable("A DeviceIdentity", func(ctx context.Context, change func(
 	Entry("refuses text around the PEM", func(s *v1alpha1.DeviceIdentitySpec) { s.PublicKey = "key: " + s.PublicKey }, "must be one PEM block"),
 	Entry("refuses two keys", func(s *v1alpha1.DeviceIdentitySpec) { s.PublicKey += s.PublicKey }, "must be one PEM block"),
 	Entry("needs a description that is not blank", func(s *v1alpha1.DeviceIdentitySpec) { s.Description = " " }, "leave it out to use the resource's name"),
+	Entry("needs a device name that is not blank", func(s *v1alpha1.DeviceIdentitySpec) { s.DeviceName = " " }, "leave it out instead"),
 	Entry("has at most ten tags", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = strings.Split("a b c d e f g h i j k", " ") }, "must have at most 10 items"),
 	Entry("has each tag once", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{"a", "a"} }, "Duplicate value"),
-	Entry("has tags in lower case", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{"Production"} }, "should match '^[a-z0-9_-]+$'"),
+	Entry("has tags in lower case", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{"Production"} }, "a tag must be of lower-case letters"),
 	Entry("has short tags", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{strings.Repeat("a", 31)} }, "Too long: may not be more than 30"),
 	Entry("is signed in one way only", func(s *v1alpha1.DeviceIdentitySpec) {
 		s.Signing = &v1alpha1.Signing{Signature: "MEUC", PrivateKeySecretRef: &v1alpha1.SecretKeyReference{Name: "key", Key: "pem"}}
@@ -162,6 +165,8 @@ var _ = DescribeTable("An AuthKey", func(ctx context.Context, change func(*v1alp
 	Entry("is renewed before its end, by a minute at least", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("24h1m") }, "renewBefore must be shorter than the key's lifetime"),
 	Entry("may be renewed soon after it was made", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("23h59m") }, ""),
 	Entry("is renewed some time before its end", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("-1h") }, "renewBefore must be longer than nothing"),
+	Entry("needs a device name that is not blank", func(s *v1alpha1.AuthKeySpec) { s.DeviceName = "\t" }, "leave it out instead"),
+	Entry("goes to a key that a Secret can have", func(s *v1alpha1.AuthKeySpec) { s.Secret.Key = "auth key" }, "secret.key must be a key of a Secret's data"),
 	Entry("goes to a Secret whose name is one", func(s *v1alpha1.AuthKeySpec) { s.Secret.Name = "My_Secret" }, "secret.name must be the name of a Secret"),
 	Entry("leaves the operator its labels", func(s *v1alpha1.AuthKeySpec) { s.Secret.Labels = map[string]string{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
 	Entry("leaves the operator its annotations", func(s *v1alpha1.AuthKeySpec) { s.Secret.Annotations = map[string]string{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
@@ -177,6 +182,9 @@ var _ = DescribeTable("A Deployment", func(ctx context.Context, change func(*v1a
 	Entry("has one artefact", func(s *v1alpha1.DeploymentSpec) { s.ArtefactID = "12345" }, "set exactly one of artefactRef and artefactID"),
 	Entry("needs a device", func(s *v1alpha1.DeploymentSpec) { s.Device = v1alpha1.DeviceReference{} }, "device"),
 	Entry("has one device", func(s *v1alpha1.DeploymentSpec) { s.Device.SerialNumber = "1000" }, "set exactly one of id, name, serialNumber and query"),
+	Entry("refers to an Artefact by the name of a resource", func(s *v1alpha1.DeploymentSpec) { s.ArtefactRef.Name = "Kiosk 1.0" }, "must be the name of an Artefact resource"),
+	Entry("needs an artefact id that is not blank", func(s *v1alpha1.DeploymentSpec) { s.ArtefactRef, s.ArtefactID = nil, " " }, "artefactID must not be blank"),
+	Entry("needs a device name that is not blank", func(s *v1alpha1.DeploymentSpec) { s.Device.Name = " " }, "device.name must not be blank"),
 	Entry("waits some time", func(s *v1alpha1.DeploymentSpec) { s.PendingDeadline = duration("-1h") }, "pendingDeadline must be longer than nothing"),
 )
 
@@ -207,6 +215,18 @@ var _ = Describe("Every kind", func() {
 			live.SetGroupVersionKind(gvk)
 			Expect(apiServer.Get(ctx, client.ObjectKeyFromObject(obj), live)).To(Succeed())
 			Expect(live.Object["status"]).To(Equal(map[string]any{"observedGeneration": int64(-1)}), gvk.Kind)
+		}
+	})
+
+	It("says how to write a duration that has no unit for days", func(ctx context.Context) {
+		for kind, field := range map[string]string{"AuthKey": "renewBefore", "Deployment": "pendingDeadline"} {
+			obj := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
+				field: "1d", "artefactID": "12345", "device": map[string]any{"id": "12345"},
+			}}}
+			obj.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
+			obj.SetNamespace("default")
+			obj.SetGenerateName("valid-")
+			Expect(apiServer.Create(ctx, obj)).To(MatchError(ContainSubstring("there is no unit for days, write 24h")), kind)
 		}
 	})
 

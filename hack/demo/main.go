@@ -96,7 +96,7 @@ func (d *demo) startCluster(ctx context.Context) error {
 		return err
 	}
 	d.kubeconfig = filepath.Join(d.cluster.Dir, "kubeconfig")
-	return cluster.WriteKubeconfig(d.kubeconfig, d.cluster.Config)
+	return cluster.WriteKubeconfig(d.kubeconfig, d.cluster.Config, metav1.NamespaceDefault)
 }
 
 func (d *demo) startConnect(ctx context.Context) error {

@@ -19,15 +19,15 @@ func TestRevisionIsLearnt(t *testing.T) {
 		want   Revision
 	}
 	for name, steps := range map[string][]step{
-		"nothing said":                   {{reply{status: 404}, false, RevisionUnknown}},
-		"some header said":               {{partial, false, RevisionUnknown}},
-		"rate headers":                   {{withHeaders, false, RevisionCurrent}},
-		"rate headers of a 429":          {{reply{status: 429, header: rateHeaders}, false, RevisionCurrent}},
-		"auth keys can be listed":        {{keys, true, RevisionCurrent}},
-		"auth keys cannot be listed":     {{noKeys, true, RevisionOlder}},
-		"an outage proves nothing":       {{reply{status: 503}, true, RevisionUnknown}},
-		"upgraded, seen by a header":     {{noKeys, true, RevisionOlder}, {withHeaders, false, RevisionCurrent}},
-		"upgraded, seen by the listing":  {{noKeys, true, RevisionOlder}, {keys, true, RevisionCurrent}},
+		"nothing said":                  {{reply{status: 404}, false, RevisionUnknown}},
+		"some header said":              {{partial, false, RevisionUnknown}},
+		"rate headers":                  {{withHeaders, false, RevisionCurrent}},
+		"rate headers of a 429":         {{reply{status: 429, header: rateHeaders}, false, RevisionCurrent}},
+		"auth keys can be listed":       {{keys, true, RevisionCurrent}},
+		"auth keys cannot be listed":    {{noKeys, true, RevisionOlder}},
+		"an outage proves nothing":      {{reply{status: 503}, true, RevisionUnknown}},
+		"upgraded, seen by a header":    {{noKeys, true, RevisionOlder}, {withHeaders, false, RevisionCurrent}},
+		"upgraded, seen by the listing": {{noKeys, true, RevisionOlder}, {keys, true, RevisionCurrent}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var answer reply

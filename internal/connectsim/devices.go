@@ -22,19 +22,25 @@ type Device struct {
 	token string
 }
 
-func (d *Device) known() bool { return d.Model != "" || d.Memory != "" || d.OS != "" }
-
 func showDevice(d *Device) object {
 	o := object{
 		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
-		"board": nil, "os": nil, "kernel_architecture": nil, "filters": object{},
+		"board": nil, "os": nil, "kernel_architecture": nil,
 	}
-	if d.known() {
+	filters := object{}
+	for name, value := range map[string]string{"model": d.Model, "memory": d.Memory, "os": d.OS} {
+		if value != "" {
+			filters[name] = value
+		}
+	}
+	o["filters"] = filters
+	if d.Model != "" {
+		o["board"] = object{"model": "Raspberry Pi " + strings.ToUpper(d.Model), "revision": "1.0", "memory": orNull(d.Memory)}
+	}
+	if d.OS != "" {
 		name, version, _ := strings.Cut(d.OS, "-")
-		o["board"] = object{"model": "Raspberry Pi " + strings.ToUpper(d.Model), "revision": "1.0", "memory": d.Memory}
 		o["os"] = object{"name": name, "version": version}
 		o["kernel_architecture"] = "aarch64"
-		o["filters"] = object{"model": d.Model, "memory": d.Memory, "os": d.OS}
 	}
 	return o
 }
@@ -153,6 +159,16 @@ func (o *Organisation) AddDevice(d Device) Device {
 	return *o.addDevice(d)
 }
 
+// ChangeDevice changes a device, as another person would.
+func (o *Organisation) ChangeDevice(id string, change func(*Device)) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	if d, found := o.devices.byID[id]; found {
+		o.devices.change(id, d, func() { change(d) })
+		o.server.touch()
+	}
+}
+
 // RemoveDevice signs a device out, as another person would.
 func (o *Organisation) RemoveDevice(id string) {
 	o.server.mu.Lock()
@@ -163,7 +179,7 @@ func (o *Organisation) RemoveDevice(id string) {
 
 // authenticated finds the device of a request on the device side.
 func (c *call) authenticated() bool {
-	token, _ := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
+	token := c.token()
 	for _, o := range c.server.organisations {
 		for _, d := range o.devices.sorted {
 			if token != "" && d.token == token {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -311,7 +312,7 @@ func ending(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, supers
 	case seen.State == connectclient.DeploymentFailed:
 		verdict = lifecycle.Stalled(v1alpha1.ReasonFailed, "The deployment failed: %s. %s", orUnsaid(seen.StateReason), again)
 	case overdue && !spec.Cancel:
-		verdict = lifecycle.Stalled(v1alpha1.ReasonDeadlineExceeded, "No device picked the deployment up within spec.pendingDeadline, %s, so it was cancelled. %s", spec.PendingDeadline.Duration, again)
+		verdict = lifecycle.Stalled(v1alpha1.ReasonDeadlineExceeded, "No device picked the deployment up within spec.pendingDeadline, %s, so it was cancelled. %s", duration.HumanDuration(spec.PendingDeadline.Duration), again)
 	default:
 		verdict = lifecycle.Stalled(v1alpha1.ReasonCancelled, "The deployment was cancelled. %s", again)
 	}

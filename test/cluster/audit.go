@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// auditPolicy has the API server note every write, without bodies.
+// auditPolicy has the API server note every write, and whatever the operator
+// asks, without bodies.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
@@ -19,29 +20,41 @@ rules:
   resources: [{group: coordination.k8s.io}]
 - level: Metadata
   verbs: [create, update, patch, delete, deletecollection]
+- level: Metadata
+  users: ["system:serviceaccount:rpi-connect-system:rpi-connect-controller-manager"]
 - level: None
 `
 
-// Write is one write to the API server.
-type Write struct {
+// Request is one request to the API server.
+type Request struct {
 	Time                                                      time.Time
 	User, Verb, Group, Resource, Subresource, Namespace, Name string
 	Code                                                      int
 }
 
-// ByOperator tells whether the operator wrote.
-func (w Write) ByOperator() bool {
-	return w.User == "system:serviceaccount:"+OperatorNamespace+":"+OperatorServiceAccount
+// ByOperator tells whether the operator asked.
+func (r Request) ByOperator() bool {
+	return r.User == "system:serviceaccount:"+OperatorNamespace+":"+OperatorServiceAccount
 }
 
-// Writes returns every write so far.
-func (c *Cluster) Writes() ([]Write, error) {
+// IsWrite tells whether the request changes something, or tries to.
+func (r Request) IsWrite() bool {
+	switch r.Verb {
+	case "get", "list", "watch":
+		return false
+	default:
+		return !strings.HasSuffix(r.Resource, "reviews") // those only ask
+	}
+}
+
+// Requests returns every request that was noted so far.
+func (c *Cluster) Requests() ([]Request, error) {
 	file, err := os.Open(c.path("audit.log"))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	var writes []Write
+	var requests []Request
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -55,25 +68,25 @@ func (c *Cluster) Writes() ([]Write, error) {
 		if json.Unmarshal(lines.Bytes(), &entry) != nil {
 			continue // the line that is being written
 		}
-		writes = append(writes, Write{
+		requests = append(requests, Request{
 			Time: entry.StageTimestamp, User: entry.User.Username, Verb: entry.Verb,
 			Group: entry.ObjectRef.APIGroup, Resource: entry.ObjectRef.Resource, Subresource: entry.ObjectRef.Subresource,
 			Namespace: entry.ObjectRef.Namespace, Name: entry.ObjectRef.Name, Code: entry.ResponseStatus.Code,
 		})
 	}
-	return writes, lines.Err()
+	return requests, lines.Err()
 }
 
 // OperatorWrites counts the operator's writes to its own kinds, and to Events,
 // since a moment.
 func (c *Cluster) OperatorWrites(since time.Time) (resources, events, others int, err error) {
-	writes, err := c.Writes()
-	for _, w := range writes {
+	requests, err := c.Requests()
+	for _, r := range requests {
 		switch {
-		case !w.ByOperator() || w.Time.Before(since) || isReview(w):
-		case w.Resource == "events":
+		case !r.ByOperator() || r.Time.Before(since) || !r.IsWrite():
+		case r.Resource == "events":
 			events++
-		case w.Group == "rpi-connect.dev":
+		case r.Group == "rpi-connect.dev":
 			resources++
 		default:
 			others++
@@ -81,6 +94,3 @@ func (c *Cluster) OperatorWrites(since time.Time) (resources, events, others int
 	}
 	return resources, events, others, err
 }
-
-// isReview tells whether a write only asks something.
-func isReview(w Write) bool { return strings.HasSuffix(w.Resource, "reviews") }

@@ -150,7 +150,7 @@ func HasControllerManager() bool {
 
 func (c *Cluster) startControllerManager() error {
 	kubeconfig := c.path("controller-manager.kubeconfig")
-	if err := WriteKubeconfig(kubeconfig, c.Config); err != nil {
+	if err := WriteKubeconfig(kubeconfig, c.Config, metav1.NamespaceDefault); err != nil {
 		return err
 	}
 	c.controller = exec.Command(filepath.Join(c.assets, "kube-controller-manager"),
@@ -171,11 +171,16 @@ func (c *Cluster) Kubectl() string { return filepath.Join(c.assets, "kubectl") }
 // OperatorConfig returns what the operator has in a cluster: its ServiceAccount's
 // token, with the rights that config/default gives.
 func (c *Cluster) OperatorConfig(ctx context.Context) (*rest.Config, error) {
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: OperatorNamespace, Name: OperatorServiceAccount}}
+	return c.accountConfig(ctx, OperatorServiceAccount)
+}
+
+// accountConfig is for a ServiceAccount of the operator's namespace.
+func (c *Cluster) accountConfig(ctx context.Context, name string) (*rest.Config, error) {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: OperatorNamespace, Name: name}}
 	hours := int64((12 * time.Hour).Seconds())
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hours}}
 	if err := c.Client.SubResource("token").Create(ctx, account, request); err != nil {
-		return nil, fmt.Errorf("get a token for %s: %w", OperatorServiceAccount, err)
+		return nil, fmt.Errorf("get a token for %s: %w", name, err)
 	}
 	config := rest.AnonymousClientConfig(c.Config)
 	config.BearerToken = request.Status.Token
@@ -183,8 +188,8 @@ func (c *Cluster) OperatorConfig(ctx context.Context) (*rest.Config, error) {
 	return config, nil
 }
 
-// WriteKubeconfig writes a kubeconfig for the config.
-func WriteKubeconfig(path string, config *rest.Config) error {
+// WriteKubeconfig writes a kubeconfig for the config, and for a namespace.
+func WriteKubeconfig(path string, config *rest.Config, namespace string) error {
 	kubeconfig := clientcmdapi.NewConfig()
 	kubeconfig.Clusters["demo"] = &clientcmdapi.Cluster{
 		Server: config.Host, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure,
@@ -192,7 +197,7 @@ func WriteKubeconfig(path string, config *rest.Config) error {
 	kubeconfig.AuthInfos["demo"] = &clientcmdapi.AuthInfo{
 		Token: config.BearerToken, ClientCertificateData: config.CertData, ClientKeyData: config.KeyData,
 	}
-	kubeconfig.Contexts["demo"] = &clientcmdapi.Context{Cluster: "demo", AuthInfo: "demo", Namespace: "default"}
+	kubeconfig.Contexts["demo"] = &clientcmdapi.Context{Cluster: "demo", AuthInfo: "demo", Namespace: namespace}
 	kubeconfig.CurrentContext = "demo"
 	return clientcmd.WriteToFile(*kubeconfig, path)
 }

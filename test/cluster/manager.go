@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Manager is the operator as a process, under its own ServiceAccount.
@@ -45,12 +47,17 @@ func BuildManager(ctx context.Context, folder string) (string, error) {
 // StartManager starts the operator's binary with the flags given; where its API
 // and metrics are it is told here. It is ready when WaitReady returns.
 func (c *Cluster) StartManager(ctx context.Context, binary string, flags ...string) (*Manager, error) {
-	config, err := c.OperatorConfig(ctx)
+	return c.StartManagerAs(ctx, OperatorServiceAccount, binary, flags...)
+}
+
+// StartManagerAs starts it under another ServiceAccount of its namespace.
+func (c *Cluster) StartManagerAs(ctx context.Context, account, binary string, flags ...string) (*Manager, error) {
+	config, err := c.accountConfig(ctx, account)
 	if err != nil {
 		return nil, err
 	}
 	kubeconfig := c.path("operator.kubeconfig")
-	if err := WriteKubeconfig(kubeconfig, config); err != nil {
+	if err := WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault); err != nil {
 		return nil, err
 	}
 	metrics, err := freeAddress()

@@ -144,6 +144,7 @@ var _ = Describe("An Artefact", func() {
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 			Expect(kiosk.Status.ID).To(Equal(there.ID))
+			Expect(kiosk.Status.Adopted).To(BeTrue(), "it is not the operator's to delete")
 		})
 
 		It("shows Connect's words when Connect refuses it", func(ctx context.Context) {
@@ -296,6 +297,16 @@ var _ = Describe("An Artefact", func() {
 			rotated := connectsim.NewSecret("rporg_")
 			f.org.AddToken(rotated)
 			f.putToken(ctx, rotated)
+			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
+		})
+
+		It("tries a rejected token again as soon as somebody touches its Secret", func(ctx context.Context) {
+			f.sim.RevokeToken(f.token)
+			kiosk := f.artefact("kiosk")
+			Expect(f.Create(ctx, kiosk)).To(Succeed())
+			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("False AccessTokenRejected"))
+			f.org.AddToken(f.token) // somebody has set the organisation right
+			f.annotate(ctx, &corev1.Secret{ObjectMeta: f.meta("connect-access-token")}, "example.com/token", "works again")
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 		})
 

@@ -22,6 +22,7 @@ import (
 	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/test/cluster"
+	"rpi-connect.dev/operator/test/laws"
 )
 
 // fleet is what every story has: a namespace with an access token, the
@@ -35,6 +36,7 @@ type fleet struct {
 	url   string
 
 	manager *cluster.Manager
+	account string // whose rights the operator has
 	flags   []string
 	logs    []string // of operators that have ended
 }
@@ -47,10 +49,11 @@ func newFleet(ctx context.Context, options connectsim.Options) *fleet {
 	GinkgoHelper()
 	fleets++
 	f := &fleet{
-		Client: control.Client,
-		ns:     fmt.Sprintf("fleet-%d", fleets),
-		token:  connectsim.NewSecret("rporg_"),
-		sim:    connectsim.New(options),
+		Client:  control.Client,
+		ns:      fmt.Sprintf("fleet-%d", fleets),
+		token:   connectsim.NewSecret("rporg_"),
+		sim:     connectsim.New(options),
+		account: cluster.OperatorServiceAccount,
 	}
 	f.org = f.sim.AddOrganisation(f.token)
 	var err error
@@ -88,7 +91,7 @@ func (f *fleet) start(ctx context.Context, flags ...string) {
 		f.flags = flags
 	}
 	var err error
-	f.manager, err = control.StartManager(ctx, binary, append([]string{"--connect-api-url=" + f.url, "--zap-log-level=10"}, f.flags...)...)
+	f.manager, err = control.StartManagerAs(ctx, f.account, binary, append([]string{"--connect-api-url=" + f.url, "--zap-log-level=10"}, f.flags...)...)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(f.manager.WaitReady(ctx)).To(Succeed())
 }
@@ -165,34 +168,9 @@ func (f *fleet) ready(ctx context.Context, obj lifecycle.Object) func() string {
 		if err := f.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 			return err.Error()
 		}
-		obeysKstatus(obj)
-		ready := meta.FindStatusCondition(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
-		if ready == nil || ready.ObservedGeneration != obj.GetGeneration() {
-			return ""
-		}
-		return fmt.Sprintf("%s %s: %s", ready.Status, ready.Reason, ready.Message)
+		Expect(laws.Check(obj)).To(Succeed())
+		return laws.Ready(obj)
 	}
-}
-
-// obeysKstatus checks the laws that every status of every resource obeys at every
-// moment.
-func obeysKstatus(obj lifecycle.Object) {
-	GinkgoHelper()
-	status := obj.GetCommonStatus()
-	is := func(condition string) bool { return meta.IsStatusConditionTrue(status.Conditions, condition) }
-	has := func(condition string) bool { return meta.FindStatusCondition(status.Conditions, condition) != nil }
-	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
-	name := fmt.Sprintf("%T %s: %+v", obj, obj.GetName(), status)
-	if ready == nil {
-		Expect(has(v1alpha1.ConditionReconciling) || has(v1alpha1.ConditionStalled)).To(BeFalse(), name)
-		return
-	}
-	Expect(is(v1alpha1.ConditionReconciling)).To(Equal(ready.Status == metav1.ConditionUnknown), name)
-	Expect(is(v1alpha1.ConditionStalled)).To(Equal(ready.Status == metav1.ConditionFalse), name)
-	Expect(has(v1alpha1.ConditionReconciling)).To(Equal(is(v1alpha1.ConditionReconciling)), name)
-	Expect(has(v1alpha1.ConditionStalled)).To(Equal(is(v1alpha1.ConditionStalled)), name)
-	Expect(status.ObservedGeneration).To(Equal(ready.ObservedGeneration), name)
-	Expect(ready.Message).NotTo(BeEmpty(), name)
 }
 
 // gone tells whether a resource is gone.
@@ -225,7 +203,7 @@ func (f *fleet) readyCount(ctx context.Context, list client.ObjectList) func() i
 		n := 0
 		Expect(meta.EachListItem(list, func(item runtime.Object) error {
 			obj := item.(lifecycle.Object)
-			obeysKstatus(obj)
+			Expect(laws.Check(obj)).To(Succeed())
 			if meta.IsStatusConditionTrue(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady) {
 				n++
 			}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
+	"rpi-connect.dev/operator/test/cluster"
+	"rpi-connect.dev/operator/test/laws"
+)
+
+// update writes what is told into testdata instead of comparing it.
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// stage is where a story plays: a namespace, an organisation, a clock that moves
+// when it is told to, and the controllers. What is told of the story is compared
+// with a golden file, which a reader can audit without knowing any code.
+type stage struct {
+	client.Client
+	ns    string
+	clock *connectsim.Clock
+	sim   *connectsim.Server
+	org   *connectsim.Organisation
+	url   string
+
+	told    strings.Builder
+	names   map[string]string // what differs from run to run → what it is called
+	counted int               // requests told of so far
+}
+
+// passive makes a clock of what the simulator tells time by.
+type passive struct{ *connectsim.Clock }
+
+func (p passive) Since(t time.Time) time.Duration { return p.Now().Sub(t) }
+
+var stages int
+
+func newStage(ctx context.Context, options connectsim.Options) *stage {
+	GinkgoHelper()
+	stages++
+	s := &stage{
+		Client: control.Client,
+		ns:     fmt.Sprintf("stage-%d", stages),
+		clock:  connectsim.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)),
+		names:  map[string]string{},
+	}
+	options.Now = s.clock.Now
+	token := connectsim.NewSecret("rporg_")
+	s.sim = connectsim.New(options)
+	s.org = s.sim.AddOrganisation(token)
+	var err error
+	s.url, err = s.sim.Start("")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(s.sim.Close)
+
+	Expect(s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.ns}})).To(Succeed())
+	Expect(s.Create(ctx, &corev1.Secret{ObjectMeta: s.meta("connect-access-token"), StringData: map[string]string{"token": token}})).To(Succeed())
+	s.startControllers(ctx)
+	return s
+}
+
+// startControllers runs the controllers under the operator's own ServiceAccount,
+// for the stage's namespace only, until the story ends.
+func (s *stage) startControllers(ctx context.Context) {
+	GinkgoHelper()
+	operator, err := control.OperatorConfig(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	mgr, err := ctrl.NewManager(operator, ctrl.Options{
+		Scheme:     cluster.Scheme(),
+		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{s.ns: {}}},
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	api, err := connectclient.New(connectclient.Options{BaseURL: s.url, Now: s.clock.Now, QPS: 1000})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(controller.Add(mgr, controller.Options{
+		API:                     api,
+		ResyncInterval:          200 * time.Millisecond,
+		DeploymentPollMin:       time.Second,
+		DeploymentPollMax:       15 * time.Minute,
+		MaxConcurrentReconciles: 4,
+		Clock:                   passive{s.clock},
+	})).To(Succeed())
+	running, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- mgr.Start(running) }()
+	DeferCleanup(func() {
+		stop()
+		Expect(<-ended).To(Succeed())
+	})
+}
+
+func (s *stage) meta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: s.ns, Name: name}
+}
+
+// ready gives what a user sees of a resource.
+func (s *stage) ready(ctx context.Context, obj lifecycle.Object) func() string {
+	return func() string {
+		if err := s.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
+			return err.Error()
+		}
+		Expect(laws.Check(obj)).To(Succeed())
+		return laws.Ready(obj)
+	}
+}
+
+// look asks the operator to look at the resource now: in a story nobody waits for
+// what is due in a day.
+func (s *stage) look(ctx context.Context, obj client.Object) {
+	GinkgoHelper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationReconcileRequestedAt, s.clock.Now().Format(time.RFC3339))
+	Expect(s.Patch(ctx, obj, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
+}
+
+// pass lets time pass, and has the operator notice.
+func (s *stage) pass(ctx context.Context, d time.Duration, obj client.Object) {
+	GinkgoHelper()
+	s.clock.Advance(d)
+	s.look(ctx, obj)
+}
+
+// tell tells what has happened and how the resource is now; and, without reading,
+// what was sent to Connect since it was told last.
+func (s *stage) tell(ctx context.Context, title string, obj lifecycle.Object, more ...string) {
+	GinkgoHelper()
+	ready := s.ready(ctx, obj)()
+	kind, err := s.GroupVersionKindFor(obj)
+	Expect(err).NotTo(HaveOccurred())
+	fmt.Fprintf(&s.told, "%s  %s\n", s.clock.Now().Format("Jan _2 15:04"), title)
+	lines := append([]string{kind.Kind + " " + obj.GetName() + ": " + ready}, more...)
+	sent := []string{}
+	journal := s.sim.Journal()
+	for _, request := range journal[s.counted:] {
+		if request.Method != "GET" {
+			sent = append(sent, fmt.Sprintf("%s %s → %d", request.Method, request.Route, request.Status))
+		}
+	}
+	s.counted = len(journal)
+	for _, line := range append(lines, sent...) {
+		fmt.Fprintf(&s.told, "    %s\n", s.named(line))
+	}
+}
+
+// random are ids and digests.
+var random = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{64}\b`)
+
+// named gives what differs from run to run a name, in the order of appearance.
+func (s *stage) named(line string) string {
+	return random.ReplaceAllStringFunc(line, func(id string) string {
+		if s.names[id] == "" {
+			s.names[id] = fmt.Sprintf("№%d", len(s.names)+1)
+		}
+		return s.names[id]
+	})
+}
+
+// end compares what was told with the golden file of this name.
+func (s *stage) end(name string) {
+	GinkgoHelper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		Expect(os.WriteFile(file, []byte(s.told.String()), 0o600)).To(Succeed())
+		return
+	}
+	want, err := os.ReadFile(file)
+	Expect(err).NotTo(HaveOccurred(), "go test ./internal/controller -update writes it")
+	Expect(s.told.String()).To(Equal(string(want)))
+}
+
+// keys tells of the auth keys of the organisation, and which one a Secret holds.
+func (s *stage) keys(ctx context.Context, secretName string) []string {
+	GinkgoHelper()
+	secret := &corev1.Secret{}
+	held := ""
+	if s.Get(ctx, client.ObjectKey{Namespace: s.ns, Name: secretName}, secret) == nil {
+		held = string(secret.Data["auth.key"])
+	}
+	lines := []string{}
+	for _, key := range s.org.AuthKeys() {
+		state := "usable until " + key.ExpiresAt.Format("Jan _2 15:04")
+		switch {
+		case !key.ExchangedAt.IsZero():
+			state = "exchanged"
+		case !key.Usable(s.clock.Now()):
+			state = "expired"
+		}
+		where := "in no Secret"
+		if key.Secret == held {
+			where = "in Secret " + secretName
+		}
+		lines = append(lines, fmt.Sprintf("key %s of %q %v: %s, %s", key.ID, key.Description, key.Tags, state, where))
+	}
+	if len(secret.Data) == 0 {
+		lines = append(lines, "Secret "+secretName+" is empty")
+	}
+	return lines
+}

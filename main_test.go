@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// parse is what the program makes of a command line and an environment.
+func parse(environment map[string]string, args ...string) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("manager", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	o.bind(fs)
+	lookup := func(name string) (string, bool) { value, ok := environment[name]; return value, ok }
+	if err := fromEnvironment(fs, lookup); err != nil {
+		return o, err
+	}
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	return o, o.check()
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	o, err := parse(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.connectAPIURL != "https://api.connect.raspberrypi.com" || o.resync != 10*time.Minute || o.apiReserve != 10 || o.apiQPS != 10 ||
+		o.pollMin != 15*time.Second || o.pollMax != 15*time.Minute || !o.metricsSecure || o.leaderElect {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestCommandLineWinsOverEnvironment(t *testing.T) {
+	environment := map[string]string{
+		"RPI_CONNECT_RESYNC_INTERVAL":  "5m",
+		"RPI_CONNECT_WATCH_NAMESPACES": "fleet, lab",
+	}
+	o, err := parse(environment, "--resync-interval=1m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.resync != time.Minute {
+		t.Errorf("resync every %s", o.resync)
+	}
+	namespaces := cacheOptions(o).DefaultNamespaces
+	if _, lab := namespaces["lab"]; !lab || len(namespaces) != 2 {
+		t.Errorf("it watches %v", namespaces)
+	}
+	if cacheOptions(options{}).DefaultNamespaces != nil {
+		t.Error("without the flag it does not watch everything")
+	}
+}
+
+func TestNonsenseIsRefusedWithAHint(t *testing.T) {
+	for args, words := range map[string]string{
+		"--api-budget-reserve=95":   "from 0 to 90",
+		"--api-budget-reserve=-1":   "from 0 to 90",
+		"--api-qps=0":               "above 0",
+		"--resync-interval=0s":      "such as 10m",
+		"--deployment-poll-min=1h":  "the second not below the first",
+		"--deployment-poll-max=-1s": "the second not below the first",
+		"--resync-interval=often":   "invalid value",
+
+		"--max-concurrent-reconciles=0": "at least 1",
+	} {
+		if _, err := parse(nil, args); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v, want something with %q", args, err, words)
+		}
+	}
+	if _, err := parse(map[string]string{"RPI_CONNECT_API_QPS": "many"}); err == nil || !strings.Contains(err.Error(), "RPI_CONNECT_API_QPS") {
+		t.Errorf("the error does not name the variable: %v", err)
+	}
+}
+
+func TestNoReserveIsNotTheDefault(t *testing.T) {
+	if reserve(0) >= 0 || reserve(25) != 25 {
+		t.Errorf("0 becomes %d, 25 becomes %d", reserve(0), reserve(25))
+	}
+}
+
+// Beyond a verbosity the Kubernetes client prints Secrets.
+func TestLogNeverShowsBodies(t *testing.T) {
+	if level := withoutBodies(zapcore.Level(-10)); level.Enabled(-7) || !level.Enabled(-6) {
+		t.Error("the highest verbosity shows bodies, or less than it could")
+	}
+	if level := withoutBodies(zapcore.InfoLevel); level.Enabled(-1) {
+		t.Error("a quiet log became verbose")
+	}
+}

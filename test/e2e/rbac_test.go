@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"slices"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/test/cluster"
+)
+
+var _ = Describe("The operator's rights", func() {
+	It("can be narrowed to the namespaces that it watches", func(ctx context.Context) {
+		f := newFleet(ctx, connectsim.Options{})
+		f.account = "narrow"
+		Expect(f.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: cluster.OperatorNamespace, Name: f.account}})).To(Succeed())
+		objects, err := cluster.Build(ctx, "config/namespaced")
+		Expect(err).NotTo(HaveOccurred())
+		given := 0
+		for _, obj := range objects {
+			if obj.GetNamespace() != "fleet" {
+				continue
+			}
+			given++
+			obj.SetNamespace(f.ns)
+			if obj.GetKind() == "RoleBinding" {
+				obj.Object["subjects"].([]any)[0].(map[string]any)["name"] = f.account
+			}
+			Expect(f.Create(ctx, obj)).To(Succeed())
+		}
+		Expect(given).To(Equal(2), "a Role and a RoleBinding")
+
+		f.start(ctx, "--watch-namespaces="+f.ns)
+		kiosk, key := f.artefact("kiosk"), f.authKey("pi5-001")
+		Expect(f.Create(ctx, kiosk)).To(Succeed())
+		Expect(f.Create(ctx, key)).To(Succeed())
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
+		Eventually(f.events(ctx, "kiosk")).Should(Equal([]string{"Created"}))
+		Expect(f.Delete(ctx, kiosk)).To(Succeed())
+		Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
+		Expect(f.manager.Log()).NotTo(ContainSubstring("forbidden"))
+	})
+})
+
+// Every right that config/rbac gives the operator has been used by the time all
+// stories are told; so none is broader than it needs.
+var _ = AfterSuite(func(ctx context.Context) {
+	suite, _ := GinkgoConfiguration()
+	if len(suite.FocusStrings)+len(suite.SkipStrings) > 0 || !cluster.HasControllerManager() {
+		return // not all stories were told
+	}
+	requests, err := control.Requests()
+	Expect(err).NotTo(HaveOccurred())
+	used := sets.New[string]()
+	for _, r := range requests {
+		resource := r.Resource
+		if r.Subresource != "" {
+			resource += "/" + r.Subresource
+		}
+		if r.ByOperator() {
+			used.Insert(r.Group + " " + resource + " " + r.Verb)
+		}
+	}
+	objects, err := cluster.Build(ctx, "config/rbac")
+	Expect(err).NotTo(HaveOccurred())
+	for _, obj := range objects {
+		if obj.GetName() != "manager-role" {
+			continue
+		}
+		var role rbacv1.ClusterRole
+		Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &role)).To(Succeed())
+		for _, rule := range role.Rules {
+			Expect(unused(rule, used)).To(BeEmpty())
+		}
+	}
+})
+
+// unused are the rights of the rule that were not used, except for those that are
+// there for other clusters than this one.
+func unused(rule rbacv1.PolicyRule, used sets.Set[string]) []string {
+	var rights []string
+	for _, resource := range rule.Resources {
+		for _, verb := range rule.Verbs {
+			right := rule.APIGroups[0] + " " + resource + " " + verb
+			elsewhere := verb == "list" || // where the API server cannot begin a watch with a list
+				right == "events.k8s.io events patch" || // when an event repeats itself
+				right == "rpi-connect.dev authkeys/finalizers update" // where owners of Secrets are checked (OwnerReferencesPermissionEnforcement)
+			if !elsewhere && !used.Has(right) {
+				rights = append(rights, right)
+			}
+		}
+	}
+	return slices.Clip(rights)
+}
