@@ -374,7 +374,9 @@ func (d *deployment) search(ctx context.Context) (lifecycle.Observation, error) 
 	if err := d.resolve(ctx); err != nil {
 		return lifecycle.Observation{}, err
 	}
-	all, err := d.deploymentsOf(ctx, d.device.ID)
+	// A rollout to thousands would take the whole hour's budget: it leaves the
+	// reserve to other writes.
+	all, err := d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Poll), d.device.ID)
 	if errors.Is(err, connectclient.ErrNotFound) {
 		return lifecycle.Observation{}, d.noDevice(describe(d.obj.Spec.Device))
 	}
@@ -394,7 +396,7 @@ func (d *deployment) recover(ctx context.Context) (lifecycle.Observation, error)
 	if before.Device == "" {
 		return lifecycle.Observation{}, nil
 	}
-	all, err := d.deploymentsOf(ctx, before.Device)
+	all, err := d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Write), before.Device)
 	switch {
 	case errors.Is(err, connectclient.ErrNotFound):
 		return lifecycle.Observation{}, nil // the device is gone, and its deployments with it
@@ -404,10 +406,6 @@ func (d *deployment) recover(ctx context.Context) (lifecycle.Observation, error)
 	seen, err := d.take(ctx, lost(all, before.Artefact, before.Newest))
 	seen.Ours = true
 	return seen, err
-}
-
-func (d *deployment) deploymentsOf(ctx context.Context, deviceID string) ([]connectclient.Deployment, error) {
-	return d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Write), deviceID)
 }
 
 // take takes the first of some deployments that is nobody else's.
@@ -433,7 +431,9 @@ type note struct {
 
 func parseNote(text string) note {
 	var n note
-	_ = json.Unmarshal([]byte(text), &n) // what somebody has spoilt names no device
+	if json.Unmarshal([]byte(text), &n) != nil {
+		return note{} // what somebody has spoilt names no device
+	}
 	return n
 }
 

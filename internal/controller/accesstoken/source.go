@@ -53,9 +53,10 @@ type Source struct {
 // reading is the last good token and what is known of the Secret's newest
 // version: a Secret that has lost its value does not make us forget.
 type reading struct {
-	version string
-	token   connectclient.Secret
-	empty   bool
+	cached string // the version in the cache that it answers for
+	live   string // the version that was read, which may be newer
+	token  connectclient.Secret
+	empty  bool
 }
 
 // NewSource returns a source that sees Secrets' metadata in the cache and reads
@@ -79,16 +80,16 @@ func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, erro
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.known[ref]
-	if known.version != meta.ResourceVersion {
+	if known.cached != meta.ResourceVersion && known.live != meta.ResourceVersion {
 		secret := &corev1.Secret{}
 		if err := s.live.Get(ctx, key, secret); err != nil {
 			return connectclient.Secret{}, missing(ref, err)
 		}
 		token := connectclient.NewSecret(string(secret.Data[ref.Key]))
-		if known.version != "" && token == known.token {
+		if known.live != "" && known.live != secret.ResourceVersion && token == known.token && !token.IsZero() {
 			s.touched(token)
 		}
-		known.version, known.empty = secret.ResourceVersion, token.IsZero()
+		known.cached, known.live, known.empty = meta.ResourceVersion, secret.ResourceVersion, token.IsZero()
 		if !known.empty {
 			known.token = token
 		}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+var (
+	porch = types.NamespacedName{Namespace: "lab", Name: "porch"}
+	attic = types.NamespacedName{Namespace: "lab", Name: "attic"}
+)
+
+// While a key is being made, one that looks like it may be that one, and must not
+// be revoked as lost.
+func TestMintedUnderWay(t *testing.T) {
+	m := newMinted()
+	check := func(when, likeness string, want bool) {
+		t.Helper()
+		if got := m.unsure(likeness); got != want {
+			t.Errorf("%s: unsure about %s: %t", when, likeness, got)
+		}
+	}
+	check("at first", "a", false)
+	first, second := m.begin("a"), m.begin("a")
+	check("with two under way", "a", true)
+	check("with two others under way", "b", false)
+	first()
+	check("with one still under way", "a", true)
+	second()
+	check("with none under way", "a", false)
+
+	m.begin("a")()
+	other := m.begin("b")
+	check("after the next", "a", false)
+	check("with one under way", "b", true)
+	other()
+	check("in the end", "b", false)
+}
+
+func TestMintedHere(t *testing.T) {
+	for name, test := range map[string]struct {
+		happens func(*minted)
+		want    bool // of the key k1
+	}{
+		"nobody knows of it":    {func(*minted) {}, false},
+		"it was made here":      {func(m *minted) { m.note(porch, "k1") }, true},
+		"another was made here": {func(m *minted) { m.note(porch, "k2") }, false},
+		"its AuthKey has a newer": {func(m *minted) {
+			m.note(porch, "k1")
+			m.note(porch, "k2")
+		}, false},
+		"it is the newer one": {func(m *minted) {
+			m.note(porch, "k0")
+			m.note(porch, "k1")
+		}, true},
+		"it is noted twice": {func(m *minted) {
+			m.note(porch, "k1")
+			m.note(porch, "k1")
+		}, true},
+		"another AuthKey has a newer": {func(m *minted) {
+			m.note(porch, "k1")
+			m.note(attic, "k2")
+		}, true},
+		"its AuthKey is gone": {func(m *minted) {
+			m.note(porch, "k1")
+			m.forget(porch)
+		}, false},
+		"another AuthKey is gone": {func(m *minted) {
+			m.note(porch, "k1")
+			m.note(attic, "k2")
+			m.forget(attic)
+		}, true},
+		"an AuthKey that never had one is gone": {func(m *minted) {
+			m.note(porch, "k1")
+			m.forget(attic)
+		}, true},
+		"it could not be stored, and a new one was made": {func(m *minted) {
+			m.note(porch, "k1")
+			m.forget(porch)
+			m.note(porch, "k2")
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMinted()
+			test.happens(m)
+			if got := m.here("k1"); got != test.want {
+				t.Errorf("it was made here: %t", got)
+			}
+		})
+	}
+}
