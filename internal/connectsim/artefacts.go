@@ -115,6 +115,7 @@ func (o *Organisation) MarkDeployed(id string) {
 	defer o.server.mu.Unlock()
 	if a, found := o.artefacts.byID[id]; found {
 		a.Deployed = true
+		o.server.touch()
 	}
 }
 

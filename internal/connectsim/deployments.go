@@ -44,6 +44,7 @@ func createDeployment(c *call) reply {
 		return c.notFound()
 	}
 	artefact.Deployed = true // a mere attempt is enough
+	c.server.touch()
 	if !c.server.billing {
 		return reply{http.StatusForbidden, message{"Deployments are blocked until billing has been set up"}}
 	}

@@ -98,7 +98,7 @@ func updateIdentity(c *call) reply {
 	switch {
 	case hasDescription && strings.TrimSpace(description) == "":
 		return validation("Description can't be blank")
-	case !validTags || !goodTags(tags):
+	case i.DeviceID == "" && (!validTags || !goodTags(tags)):
 		return validation("Tags are invalid")
 	}
 	c.org.identities.change(i.ID, i, func() {
@@ -124,12 +124,17 @@ func deleteIdentity(c *call) reply {
 	if !found {
 		return c.notFound()
 	}
-	if i.DeviceID != "" {
-		c.org.removeDevice(i.DeviceID)
-	}
-	c.org.identities.remove(i.ID)
-	c.server.touch()
+	c.org.removeIdentity(i)
 	return c.deleted(showIdentity(i))
+}
+
+// removeIdentity takes the device with it that the identity has become.
+func (o *Organisation) removeIdentity(i *Identity) {
+	if i.DeviceID != "" {
+		o.removeDevice(i.DeviceID)
+	}
+	o.identities.remove(i.ID)
+	o.server.touch()
 }
 
 func (o *Organisation) identityByKey(key *ecdsa.PublicKey) *Identity {
@@ -231,8 +236,9 @@ func (o *Organisation) ChangeDeviceIdentity(id string, change func(*Identity)) {
 func (o *Organisation) RemoveDeviceIdentity(id string) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	o.identities.remove(id)
-	o.server.touch()
+	if i, found := o.identities.byID[id]; found {
+		o.removeIdentity(i)
+	}
 }
 
 // exchangeIdentity makes a device of an identity: it is the device that proves to

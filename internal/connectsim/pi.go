@@ -137,7 +137,7 @@ func (p *Pi) Run(ctx context.Context) {
 }
 
 // takeNext runs the next pending deployment to its end, if there is one. What
-// goes wrong on the way is tried again the next time.
+// cannot be started is tried again the next time.
 func (p *Pi) takeNext(ctx context.Context, b Behaviour) {
 	var pending struct {
 		Deployments []struct{ ID string }
@@ -153,11 +153,27 @@ func (p *Pi) takeNext(ctx context.Context, b Behaviour) {
 	if !pause(ctx, b.WorkTime) {
 		return
 	}
-	if b.FailWith != "" {
-		_, _ = p.call(ctx, http.MethodPost, path+"/fail", map[string]string{"reason": b.FailWith}, nil, nil)
-		return
+	for !p.report(ctx, path) {
+		b, _ := p.state()
+		if !pause(ctx, b.Every) {
+			return
+		}
 	}
-	_, _ = p.call(ctx, http.MethodPost, path+"/complete", nil, nil, nil)
+}
+
+// report says how the deployment went. It returns false if that was not heard:
+// the Pi is offline, or Connect in trouble.
+func (p *Pi) report(ctx context.Context, path string) bool {
+	b, _ := p.state()
+	if b.Offline {
+		return false
+	}
+	outcome, body := "/complete", any(nil)
+	if b.FailWith != "" {
+		outcome, body = "/fail", map[string]string{"reason": b.FailWith}
+	}
+	status, err := p.call(ctx, http.MethodPost, path+outcome, body, nil, nil)
+	return err == nil && status < http.StatusInternalServerError
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -129,7 +129,7 @@ func (s *Server) serve(path string, handle handler) http.Handler {
 			return
 		}
 		if fault != nil && !fault.works() {
-			s.note(entry, fault.Status)
+			s.note(entry, fault.status())
 			fault.answer(w)
 			return
 		}
@@ -142,14 +142,12 @@ func (s *Server) serve(path string, handle handler) http.Handler {
 		}
 		s.mu.Unlock()
 
-		entry.Status = result.status
 		if fault != nil && fault.After {
-			entry.Status = fault.Status
-			s.note(entry, entry.Status)
+			s.note(entry, fault.status())
 			fault.answer(w)
 			return
 		}
-		s.note(entry, entry.Status)
+		s.note(entry, result.status)
 		send(w, header, result, fault)
 	})
 }
@@ -165,20 +163,30 @@ func (s *Server) note(entry Request, status int) {
 // work counts the request, looks at its token, and lets the handler answer. The
 // lock is held.
 func (s *Server) work(c *call, header http.Header, handle handler) reply {
-	token, _ := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
 	if !managed(c.URL.Path) {
 		return handle(c)
 	}
-	w, within := s.count(token)
-	c.org = s.byToken[token]
-	if c.org == nil {
+	w, within := s.count(c.token())
+	c.org = s.byToken[c.token()]
+	if c.org != nil {
+		s.announce(header, w)
+	}
+	switch {
+	case !within:
+		return reply{http.StatusTooManyRequests, plain("Throttled")}
+	case c.org == nil:
 		return c.unauthorized()
 	}
-	s.announce(header, w)
-	if !within {
-		return reply{http.StatusTooManyRequests, plain("Throttled")}
-	}
 	return handle(c)
+}
+
+// token is what the request shows; empty if it shows none as the API wants it.
+func (c *call) token() string {
+	token, bearer := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
+	if !bearer {
+		return ""
+	}
+	return token
 }
 
 // works tells whether the work is done although the fault is met.
@@ -196,8 +204,16 @@ func (f *Fault) answer(w http.ResponseWriter) {
 	if f.ContentType != "" {
 		w.Header().Set("Content-Type", f.ContentType)
 	}
-	w.WriteHeader(max(f.Status, http.StatusOK))
+	w.WriteHeader(f.status())
 	_, _ = io.WriteString(w, f.Body)
+}
+
+// status is what the fault answers; 0 if it drops the connection.
+func (f *Fault) status() int {
+	if f.Drop {
+		return 0
+	}
+	return max(f.Status, http.StatusOK)
 }
 
 // drop closes the connection without an answer.
@@ -253,7 +269,8 @@ func send(w http.ResponseWriter, header http.Header, result reply, fault *Fault)
 		w.Header().Set("Content-Length", itoa(len(body)))
 		w.WriteHeader(result.status)
 		_, _ = w.Write(body[:len(body)/2])
-		panic(http.ErrAbortHandler) // the rest never comes
+		_ = http.NewResponseController(w).Flush() // what is left in the buffer would be lost as well
+		panic(http.ErrAbortHandler)               // the rest never comes
 	}
 	w.WriteHeader(result.status)
 	_, _ = w.Write(body)

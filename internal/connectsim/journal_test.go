@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectsim_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"rpi-connect.dev/operator/internal/connectsim"
+)
+
+func TestTheJournal(t *testing.T) {
+	onBothRevisions(t, func(s stage) {
+		w := s.populate()
+		w.send(request{"GET", "/organisation/devices?query=tag:lab&page=1", nil, http.Header{"User-Agent": {"story/1"}}}).is(200)
+		w.call("POST", authKeys, `{"description":"confidential"}`).is(201)
+		w.get(w.fill("/organisation/deployments/{deployment}")).is(200)
+		w.send(request{"DELETE", w.fill("/organisation/devices/{device}"), nil, bearer("rporg_stranger1111111111111111")}).is(401)
+		w.get("/organisation/nothing?x=1").is(404)
+		w.exchange(w.key.Secret)
+
+		var got []string
+		for _, r := range w.sim.Journal() {
+			if r.Time != w.clock.Now() || r.Faulty {
+				t.Errorf("noted %+v", r)
+			}
+			got = append(got, fmt.Sprintf("%s %s %s ?%s %s %d", r.Method, r.Route, r.Path, r.Query, r.Organisation, r.Status))
+		}
+		want := []string{
+			"GET /organisation/devices /organisation/devices ?query=tag:lab&page=1 organisation-1 200",
+			"POST /organisation/auth-keys /organisation/auth-keys ? organisation-1 201",
+			w.fill("GET /organisation/deployments/{id} /organisation/deployments/{deployment} ? organisation-1 200"),
+			w.fill("DELETE /organisation/devices/{id} /organisation/devices/{device} ?  401"),
+			"GET /organisation/nothing /organisation/nothing ?x=1 organisation-1 404",
+			"POST /client/auth-key-exchange /client/auth-key-exchange ?  200",
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("the journal has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		if w.sim.Journal()[0].UserAgent != "story/1" || w.org.Name() != "organisation-1" {
+			t.Errorf("noted %+v of %s", w.sim.Journal()[0], w.org.Name())
+		}
+
+		// No token is in it, and nothing of a body.
+		all := fmt.Sprintf("%+v", w.sim.Journal())
+		for _, secret := range []string{"rporg_", "rpoak_", "rpdev_", "Bearer", "confidential", "hostname"} {
+			if strings.Contains(all, secret) {
+				t.Errorf("the journal has %q: %s", secret, all)
+			}
+		}
+	})
+}
+
+func TestCounting(t *testing.T) {
+	s := begin(t, connectsim.Options{})
+	s.exchange(s.org.AddAuthKey("lab", "", nil, 1).Secret)
+	s.get(artefacts)
+	s.get(artefacts + "?page=2")
+	s.get(artefacts + "/0")
+	s.call("POST", artefacts, `{}`)
+	s.send(request{"GET", artefacts, nil, nobody})
+	for pattern, want := range map[string]int{
+		"": 5, "GET": 4, "GET " + artefacts: 3, "GET " + artefacts + "/{id}": 1, "POST " + artefacts: 1, "DELETE": 0,
+		"POST /client/auth-key-exchange": 1, // a device's, counted by its name alone
+	} {
+		if got := s.sim.Count(pattern); got != want {
+			t.Errorf("%q counts %d, want %d", pattern, got, want)
+		}
+	}
+	s.sim.ResetJournal()
+	if got := s.sim.Count(""); got != 0 || len(s.sim.Journal()) != 0 {
+		t.Errorf("%d are left", got)
+	}
+}
