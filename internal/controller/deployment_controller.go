@@ -168,7 +168,7 @@ func (d *deployment) follow(ctx context.Context) (lifecycle.Observation, error) 
 		if !d.polls.waits(d.conn.Token, d.conn.Resource) {
 			d.polls.due(d.conn.Token, d.conn.Resource) // the operator has just started
 		}
-		return d.known(), nil
+		return d.known(d.conn.ID), nil
 	}
 	seen, err := d.conn.Client.Deployments.Get(connectclient.WithPriority(ctx, budget.Poll), d.conn.ID)
 	switch {
@@ -178,7 +178,7 @@ func (d *deployment) follow(ctx context.Context) (lifecycle.Observation, error) 
 			"The deployment %s is no longer in the organisation; its device may have been removed. To deploy again, create a new Deployment.", d.conn.ID)
 	case err != nil && d.obj.Status.State != "" && passes(err):
 		d.polls.seen(d.conn.Token, d.conn.Resource, d.interval())
-		return d.known(), nil // a poll that did not get through changes nothing
+		return d.known(d.conn.ID), nil // a poll that did not get through changes nothing
 	case err != nil:
 		return lifecycle.Observation{}, err
 	}
@@ -212,22 +212,19 @@ func (d *deployment) report(ctx context.Context, seen *connectclient.Deployment)
 	if !seen.State.Terminal() {
 		d.polls.seen(d.conn.Token, d.conn.Resource, d.interval())
 	}
-	return d.known(), nil
+	return d.known(seen.ID), nil
 }
 
 func (d *deployment) mirror(seen *connectclient.Deployment) {
 	status := &d.obj.Status
-	status.ID, status.DeviceID, status.ArtefactID = seen.ID, seen.DeviceID, seen.ArtefactID
+	status.DeviceID, status.ArtefactID = seen.DeviceID, seen.ArtefactID
 	status.State, status.StateReason = string(seen.State), seen.StateReason
 	status.CreatedAt, status.UpdatedAt = timeOrNil(seen.CreatedAt), timeOrNil(seen.UpdatedAt)
 }
 
-// known says what the status says.
-func (d *deployment) known() lifecycle.Observation {
-	seen := lifecycle.Observation{Exists: true, ID: d.obj.Status.ID, Outdated: d.toBeCancelled()}
-	if seen.ID == "" {
-		seen.ID = d.conn.ID
-	}
+// known says of the deployment what the status says.
+func (d *deployment) known(id string) lifecycle.Observation {
+	seen := lifecycle.Observation{Exists: true, ID: id, Outdated: d.toBeCancelled()}
 	switch stateOf(d.obj) {
 	case connectclient.DeploymentSucceeded:
 		d.polls.forget(d.conn.Resource)

@@ -124,7 +124,7 @@ func measureArtefacts(ctx context.Context, c *cluster.Cluster, binary string, n 
 	if err := quiet(ctx, manager); err != nil {
 		return r, err
 	}
-	r.restart = pages
+	r.restart = sim.Count("")
 	listed, reconciled := sim.Count(""), reconciles(ctx, manager)
 	if err := until(ctx, func() (bool, error) { return sim.Count("") >= listed+2*pages, nil }); err != nil {
 		return r, err

@@ -92,7 +92,8 @@ func unused(rule rbacv1.PolicyRule, used sets.Set[string]) []string {
 	for _, resource := range rule.Resources {
 		for _, verb := range rule.Verbs {
 			right := rule.APIGroups[0] + " " + resource + " " + verb
-			elsewhere := verb == "list" || // where the API server cannot begin a watch with a list
+			elsewhere := verb == "get" && rule.APIGroups[0] == "rpi-connect.dev" || // past the cache, where an intent was found
+				verb == "list" || // where the API server cannot begin a watch with a list
 				right == "events.k8s.io events patch" || // when an event repeats itself
 				right == "rpi-connect.dev authkeys/finalizers update" // where owners of Secrets are checked (OwnerReferencesPermissionEnforcement)
 			if !elsewhere && !used.Has(right) {

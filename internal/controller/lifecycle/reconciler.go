@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
@@ -60,7 +61,13 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	p := r.begin(req, obj)
-	verdict, err := judge(p.run(ctx), p.doing(), r.Clock.Now())
+	ended := p.run(ctx)
+	if apierrors.IsConflict(ended) {
+		// The cache was behind. The newer version is on its way and may change
+		// everything, so nothing of this pass stands.
+		return reconcile.Result{RequeueAfter: r.backoff.When(req)}, nil
+	}
+	verdict, err := judge(ended, p.doing(), r.Clock.Now())
 	if err != nil {
 		return reconcile.Result{}, err
 	}

@@ -88,10 +88,6 @@ func judge(err error, doing string, now time.Time) (Verdict, error) {
 		return Waiting(v1alpha1.ReasonAccessTokenMissing, "%s.", missing), nil
 	case errors.Is(err, reflector.ErrPending):
 		return quiet(0), nil
-	case apierrors.IsConflict(err):
-		// The cache was behind; the newer version of the resource is on its
-		// way and may change everything.
-		return Verdict{Backoff: true}, nil
 	case apierrors.IsNotFound(err):
 		return quiet(0), nil // the resource was deleted meanwhile
 	case errors.Is(err, connectclient.ErrDeferred):

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -61,12 +60,7 @@ func TestJudge(t *testing.T) {
 			&accesstoken.MissingError{Ref: token},
 			Verdict{Ready: unknown, Reason: v1alpha1.ReasonAccessTokenMissing, Message: `Secret "org" has no value under the key "token"`}},
 
-		"a listing is on its way": {reflector.ErrPending, Verdict{}},
-		"the cache was behind":    {apierrors.NewConflict(artefacts, "kiosk", errors.New("changed")), Verdict{Backoff: true}},
-		"the cache was behind, as a read past it found": {
-			errOutdated(v1alpha1.GroupVersion.WithKind("Artefact"), "kiosk"), Verdict{Backoff: true}},
-		"the cache was behind, in a wrapped error": {
-			fmt.Errorf("store it: %w", apierrors.NewConflict(corev1.Resource("secrets"), "key", errors.New("changed"))), Verdict{Backoff: true}},
+		"a listing is on its way":            {reflector.ErrPending, Verdict{}},
 		"the resource was deleted meanwhile": {apierrors.NewNotFound(artefacts, "kiosk"), Verdict{}},
 
 		"its turn comes in a moment":         {refusal(connectclient.ErrDeferred, after(3*time.Second)), Verdict{Again: 3 * time.Second}},
