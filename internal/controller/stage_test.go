@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,7 +17,6 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -92,7 +92,7 @@ func (s *stage) startControllers(ctx context.Context) {
 		Scheme:     cluster.Scheme(),
 		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{s.ns: {}}},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	api, err := connectclient.New(connectclient.Options{BaseURL: s.url, Now: s.clock.Now, QPS: 1000})
@@ -156,7 +156,7 @@ func (s *stage) tell(ctx context.Context, title string, obj lifecycle.Object, mo
 	sent := []string{}
 	journal := s.sim.Journal()
 	for _, request := range journal[s.counted:] {
-		if request.Method != "GET" {
+		if request.Method != http.MethodGet {
 			sent = append(sent, fmt.Sprintf("%s %s → %d", request.Method, request.Route, request.Status))
 		}
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -265,7 +266,7 @@ func looks(journal []connectsim.Request, since time.Time) (mean, worst time.Dura
 	var total time.Duration
 	n := 0
 	for _, request := range journal {
-		if request.Method != "GET" || !strings.HasPrefix(request.Route, "/organisation/deployments/") || request.Time.Before(since) {
+		if request.Method != http.MethodGet || !strings.HasPrefix(request.Route, "/organisation/deployments/") || request.Time.Before(since) {
 			continue
 		}
 		if before, ok := seen[request.Path]; ok {
