@@ -83,6 +83,9 @@ func run() error {
 	if err := d.watch(ctx); err != nil {
 		return err
 	}
+	if err := d.reasons(ctx); err != nil {
+		return err
+	}
 	d.summary()
 	if os.Getenv("DEMO_KEEP") != "" {
 		d.keep(ctx)
@@ -232,6 +235,17 @@ func reasonOf(item runtime.Object) string {
 		return ready.Reason
 	}
 	return ""
+}
+
+// reasons shows why deployments have ended as they did.
+func (d *demo) reasons(ctx context.Context) error {
+	columns := "NAME:.metadata.name,STATE:.status.state,REASON:.status.stateReason"
+	table, err := d.kubectl(ctx, "get", "rpideploy", "-o", "custom-columns="+columns)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n$ kubectl get rpideploy -o custom-columns=%s\n%s", columns, table)
+	return nil
 }
 
 // summary tells what it has cost.

@@ -169,6 +169,14 @@ func (o *Organisation) ChangeDevice(id string, change func(*Device)) {
 	}
 }
 
+// RestoreDevice signs a device in that was removed, under the id that it had.
+func (o *Organisation) RestoreDevice(d Device) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	o.devices.add(d.ID, &d)
+	o.server.touch()
+}
+
 // RemoveDevice signs a device out, as another person would.
 func (o *Organisation) RemoveDevice(id string) {
 	o.server.mu.Lock()

@@ -150,6 +150,9 @@ func (a *authKey) observation() lifecycle.Observation {
 func (a *authKey) toBeReplaced() bool {
 	now := a.clock.Now()
 	minted, wanted := a.secret.annotation(annotationMintedFor), mintedFor(a.obj)
+	if minted == "" {
+		minted = wanted // a restored Secret that lost its marks, but not its id
+	}
 	switch {
 	case fixed(minted) != fixed(wanted), minted != wanted && !a.key.editable(now):
 		return true

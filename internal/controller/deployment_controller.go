@@ -375,7 +375,7 @@ func (d *deployment) search(ctx context.Context) (lifecycle.Observation, error) 
 	// reserve to other writes.
 	all, err := d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Poll), d.device.ID)
 	if errors.Is(err, connectclient.ErrNotFound) {
-		return lifecycle.Observation{}, d.noDevice(describe(d.obj.Spec.Device))
+		return lifecycle.Observation{}, d.deviceGone()
 	}
 	if err != nil {
 		return lifecycle.Observation{}, err
@@ -507,14 +507,15 @@ func (d *deployment) findArtefact(ctx context.Context) error {
 }
 
 // findDevice finds the one device that the spec means, in a listing that all
-// Deployments with the same question share.
+// Deployments with the same question share. An id is believed until it has turned
+// out that there is no such device; then it is waited for like a name.
 func (d *deployment) findDevice() error {
 	wanted := d.obj.Spec.Device
-	if wanted.ID != "" {
+	store := d.devices.Part(d.conn.Token, wanted.Query)
+	if wanted.ID != "" && !d.awaitsDevice() {
 		d.device = connectclient.Device{ID: wanted.ID}
 		return nil
 	}
-	store := d.devices.Part(d.conn.Token, wanted.Query)
 	if err := store.Await(d.conn.NotBefore, d.conn.Resource); err != nil {
 		return err
 	}
@@ -532,11 +533,18 @@ func (d *deployment) findDevice() error {
 	}
 }
 
+// awaitsDevice tells whether the device was not there when it was looked for last.
+func (d *deployment) awaitsDevice() bool {
+	ready := meta.FindStatusCondition(d.obj.Status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && ready.Reason == v1alpha1.ReasonDeviceNotFound
+}
+
 // matching are the devices that the reference means; a query has been answered by
 // Connect already.
 func matching(devices []connectclient.Device, wanted v1alpha1.DeviceReference) []connectclient.Device {
 	return slices.DeleteFunc(devices, func(device connectclient.Device) bool {
-		return wanted.Name != "" && device.Name != wanted.Name ||
+		return wanted.ID != "" && device.ID != wanted.ID ||
+			wanted.Name != "" && device.Name != wanted.Name ||
 			wanted.SerialNumber != "" && !strings.EqualFold(device.SerialNumber, wanted.SerialNumber)
 	})
 }
@@ -555,7 +563,17 @@ func describe(wanted v1alpha1.DeviceReference) string {
 }
 
 func (d *deployment) noDevice(which string) error {
-	return lifecycle.Waiting(v1alpha1.ReasonDeviceNotFound, "Waiting for a device with %s to sign in.", which).LookAgain(d.polls.max)
+	return lifecycle.Waiting(v1alpha1.ReasonDeviceNotFound, "Waiting for a device with %s to sign in.", which)
+}
+
+// deviceGone is for a device that Connect does not know, although its id was given
+// or listed: the next listing shows whether it comes.
+func (d *deployment) deviceGone() error {
+	store := d.devices.Part(d.conn.Token, d.obj.Spec.Device.Query)
+	if err := store.Await(d.clock.Now(), d.conn.Resource); err != nil && !errors.Is(err, reflector.ErrPending) {
+		return err
+	}
+	return d.noDevice(describe(d.obj.Spec.Device))
 }
 
 // Prepare notes what is deployed where, and the newest deployment before ours:

@@ -342,8 +342,15 @@ func TestOnDemandEndsWhenNobodyWaits(t *testing.T) {
 			t.Errorf("%d listings, want none once nobody waits", n)
 		}
 
+		store.AwaitNext(alice) // on a store that has ended
+		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, alice) {
+			t.Errorf("woken: %+v, want the waiter of the store that took over", wakes)
+		}
+		pass(time.Hour)
+		o.woken()
+
 		o.shows(thing{ID: "1", Name: "one"})
-		wantPending(t, store.Await(time.Time{}, bob)) // on a store that has ended
+		wantPending(t, store.Await(time.Time{}, bob))
 		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, bob) {
 			t.Errorf("woken: %+v, want the waiter of the store that took over", wakes)
 		}

@@ -105,6 +105,12 @@ func (s *Store[T]) Await(notBefore time.Time, waiter types.NamespacedName) error
 // is due: what it looks for is not there now.
 func (s *Store[T]) AwaitNext(waiter types.NamespacedName) {
 	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		// It has not listed yet, and does so only if it is asked.
+		_ = s.reflector.Part(s.part.token, s.part.scope).Await(s.now(), waiter)
+		return
+	}
 	defer s.mu.Unlock()
 	if _, waits := s.waiters[waiter]; !waits {
 		s.waiters[waiter] = false

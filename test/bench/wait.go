@@ -13,15 +13,17 @@ import (
 // patience is how long anything may take.
 const patience = 10 * time.Minute
 
-// until polls; seldom enough not to be what is measured.
+// until polls; seldom enough not to be what is measured: what a look has taken is
+// waited ten times over.
 func until(ctx context.Context, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it did not happen in time"))
 	defer cancel()
 	for {
+		began := time.Now()
 		if ok, err := done(); ok || err != nil {
 			return err
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := pause(ctx, max(10*time.Since(began), 50*time.Millisecond)); err != nil {
 			return err
 		}
 	}

@@ -161,6 +161,25 @@ var _ = Describe("A Deployment", func() {
 			Eventually(f.ready(ctx, both)).Should(Not(HavePrefix("False DeviceAmbiguous")))
 		})
 
+		It("waits for a device that is not there, by whatever it is known", func(ctx context.Context) {
+			f.publish(ctx)
+			gone := f.pi("gone")
+			f.org.RemoveDevice(gone.ID)
+			byID, byName := f.deployment("by-id"), f.deployment("by-name")
+			byID.Spec.Device = v1alpha1.DeviceReference{ID: gone.ID}
+			for _, run := range []*v1alpha1.Deployment{byID, byName} {
+				Expect(f.Create(ctx, run)).To(Succeed())
+				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown DeviceNotFound"))
+			}
+			f.org.RestoreDevice(gone)
+			f.pi("by-name")
+			for _, run := range []*v1alpha1.Deployment{byID, byName} {
+				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
+			}
+			Expect(byID.Status.DeviceName).To(Equal("gone"))
+			Expect(f.sim.Count(postDeployment)).To(Equal(2))
+		})
+
 		It("adopts what is there already instead of updating the device again, unless forced", func(ctx context.Context) {
 			kiosk := f.publish(ctx)
 			device := f.pi("pi5-001")
