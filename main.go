@@ -49,6 +49,7 @@ type options struct {
 	watchNamespace string
 	concurrency    int
 	leaderElect    bool
+	leaseNamespace string
 	metricsAddress string
 	metricsSecure  bool
 	probeAddress   string
@@ -66,6 +67,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.Float64Var(&o.apiQPS, "api-qps", 10, "Requests per second and access token where the API announces no budget.")
 	fs.IntVar(&o.concurrency, "max-concurrent-reconciles", 16, "Resources of one kind that are worked on at the same time.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Make sure that only one of several replicas is active.")
+	fs.StringVar(&o.leaseNamespace, "leader-elect-namespace", "", "Namespace of the lease that tells replicas apart. Empty: the pod's, and outside a cluster "+defaultNamespace+".")
 	fs.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address that serves metrics; 0 serves none.")
 	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to those only whom the cluster authenticates and allows to read them.")
 	fs.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address that serves /healthz and /readyz; 0 serves none.")
@@ -218,6 +220,7 @@ func newManager(o options) (ctrl.Manager, error) {
 		HealthProbeBindAddress:        o.probeAddress,
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "rpi-connect-operator",
+		LeaderElectionNamespace:       leaseNamespace(o),
 		LeaderElectionReleaseOnCancel: true, // main ends as soon as the manager has stopped
 	})
 	if err != nil {
@@ -227,6 +230,21 @@ func newManager(o options) (ctrl.Manager, error) {
 		mgr.AddHealthzCheck("healthz", healthz.Ping),
 		mgr.AddReadyzCheck("readyz", healthz.Ping),
 	)
+}
+
+// defaultNamespace is where config/default puts the operator.
+const defaultNamespace = "rpi-connect-system"
+
+// leaseNamespace is where replicas tell who is active; empty stands for the pod's
+// own namespace.
+func leaseNamespace(o options) string {
+	if o.leaseNamespace != "" {
+		return o.leaseNamespace
+	}
+	if _, err := os.Stat("/var/run/secrets/kubernetes.io/serviceaccount/namespace"); err == nil {
+		return ""
+	}
+	return defaultNamespace
 }
 
 func cacheOptions(o options) cache.Options {

@@ -33,7 +33,7 @@ const clockSkew = time.Minute
 // Secret is claimed before a key is made; it then says, in one write, which key
 // it holds and which one that supersedes; and a key that is in no Secret is
 // revoked.
-func authKeyKind(options reflector.Options, c client.Client, clk clock.PassiveClock) lifecycle.Kind[*v1alpha1.AuthKey] {
+func authKeyKind(options reflector.Options, c client.Client, live client.Reader, clk clock.PassiveClock) lifecycle.Kind[*v1alpha1.AuthKey] {
 	keys := reflector.New(options, reflector.Collection[connectclient.AuthKey]{
 		Name: "auth-keys",
 		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.AuthKey, error] {
@@ -49,7 +49,7 @@ func authKeyKind(options reflector.Options, c client.Client, clk clock.PassiveCl
 		Secrets:      func(obj *v1alpha1.AuthKey) []string { return []string{authKeySecretName(obj)} },
 		Organisation: keys,
 		Connect: func(obj *v1alpha1.AuthKey, conn *lifecycle.Connection) lifecycle.Remote {
-			return &authKey{obj: obj, conn: conn, store: keys.Of(conn.Token), client: c, clock: clk, minted: minted}
+			return &authKey{obj: obj, conn: conn, store: keys.Of(conn.Token), client: c, live: live, clock: clk, minted: minted}
 		},
 		Forget: minted.forget,
 	}
@@ -61,6 +61,7 @@ type authKey struct {
 	conn   *lifecycle.Connection
 	store  *reflector.Store[connectclient.AuthKey]
 	client client.Client
+	live   client.Reader
 	clock  clock.PassiveClock
 	minted *minted
 
@@ -226,7 +227,7 @@ func (a *authKey) changes() connectclient.AuthKeyUpdate {
 // Prepare claims the Secret, and revokes what an earlier pass may have made
 // without living to store it.
 func (a *authKey) Prepare(ctx context.Context) (string, error) {
-	if err := a.secret.claim(ctx); err != nil {
+	if err := a.secret.claim(ctx, a.live); err != nil {
 		return "", err
 	}
 	if a.conn.Intent == nil {

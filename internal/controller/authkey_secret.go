@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -119,9 +120,11 @@ func (s *keySecret) expiresAt() time.Time {
 }
 
 // claim makes the Secret the AuthKey's, still without a key, before one is made.
-func (s *keySecret) claim(ctx context.Context) error {
+// One that is there has to be as the cache shows it: it may hold a key already that
+// the cache does not know of.
+func (s *keySecret) claim(ctx context.Context, live client.Reader) error {
 	if s.meta != nil {
-		return nil
+		return s.current(ctx, live)
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Namespace:       s.owner.Namespace,
@@ -139,6 +142,19 @@ func (s *keySecret) claim(ctx context.Context) error {
 	}
 	s.meta = secretMetadata(s.name())
 	s.meta.ObjectMeta = secret.ObjectMeta
+	return nil
+}
+
+// current makes sure, with a read past the cache, that the Secret is what this pass
+// has seen of it.
+func (s *keySecret) current(ctx context.Context, live client.Reader) error {
+	now := secretMetadata(s.name())
+	if err := live.Get(ctx, s.name(), now); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read Secret %s: %w", s.name(), err)
+	}
+	if now.ResourceVersion != s.meta.ResourceVersion {
+		return apierrors.NewConflict(corev1.Resource("secrets"), s.meta.Name, errors.New("the Secret has changed since it was read"))
+	}
 	return nil
 }
 

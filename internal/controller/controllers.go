@@ -45,7 +45,7 @@ func Add(mgr ctrl.Manager, options Options) error {
 	}
 	shared := reflector.Options{API: options.API, Interval: options.ResyncInterval, Now: options.Clock.Now}
 	artefacts := artefactKind(shared)
-	authKeys := authKeyKind(shared, mgr.GetClient(), options.Clock)
+	authKeys := authKeyKind(shared, mgr.GetClient(), mgr.GetAPIReader(), options.Clock)
 	identities := deviceIdentityKind(shared, mgr.GetAPIReader())
 	deployments := deploymentKind(shared, mgr.GetClient(), options.Clock, options.DeploymentPollMin, options.DeploymentPollMax)
 	retry := func(token connectclient.Secret) {

@@ -56,6 +56,7 @@ func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer final
 	if err := p.Client.Patch(ctx, result, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		return err
 	}
+	p.written.note(p.req.NamespacedName, result.ResourceVersion, p.Clock.Now())
 	for _, obj := range []O{p.obj, p.stored} {
 		obj.SetResourceVersion(result.ResourceVersion)
 		obj.SetAnnotations(result.Annotations)

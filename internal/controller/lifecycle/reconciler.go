@@ -48,6 +48,7 @@ type Reconciler[O Object] struct {
 	gvk     schema.GroupVersionKind
 	demands *demands
 	takings *takings
+	written *written
 	backoff workqueue.TypedRateLimiter[reconcile.Request]
 	queue   workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
@@ -59,6 +60,9 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 	if err := r.Client.Get(ctx, req.NamespacedName, obj); err != nil {
 		r.forget(req)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if r.written.aheadOf(req.NamespacedName, obj.GetResourceVersion(), r.Clock.Now()) {
+		return reconcile.Result{RequeueAfter: catchUp}, nil
 	}
 	p := r.begin(req, obj)
 	ended := p.run(ctx)
@@ -129,6 +133,7 @@ func (r *Reconciler[O]) next(ctx context.Context, req reconcile.Request, verdict
 func (r *Reconciler[O]) forget(req reconcile.Request) {
 	r.demands.forget(req.NamespacedName)
 	r.takings.forget(req.NamespacedName)
+	r.written.forget(req.NamespacedName)
 	r.backoff.Forget(req)
 	if r.kind.Forget != nil {
 		r.kind.Forget(req.NamespacedName)

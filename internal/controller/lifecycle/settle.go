@@ -38,6 +38,7 @@ func (p *pass[O]) settle(ctx context.Context, verdict Verdict) error {
 		if err := p.Client.Status().Patch(ctx, p.obj, client.RawPatch(patch.Type(), changes)); err != nil {
 			return err
 		}
+		p.written.note(p.req.NamespacedName, p.obj.GetResourceVersion(), p.Clock.Now())
 	}
 	p.tell()
 	return nil

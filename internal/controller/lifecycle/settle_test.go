@@ -30,6 +30,7 @@ func newReconciler() *Reconciler[*v1alpha1.Artefact] {
 		Environment: Environment{Clock: clocktesting.NewFakePassiveClock(noon)},
 		gvk:         v1alpha1.GroupVersion.WithKind("Artefact"),
 		demands:     newDemands(),
+		written:     newWritten(),
 		takings:     newTakings(),
 	}
 }

@@ -50,6 +50,7 @@ func Add[O Object](mgr ctrl.Manager, env Environment, kind Kind[O]) error {
 		gvk:         gvk,
 		demands:     newDemands(),
 		takings:     newTakings(),
+		written:     newWritten(),
 		backoff:     workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](backoffMin, backoffMax),
 	}
 	if err := r.index(context.Background(), mgr.GetFieldIndexer()); err != nil {
