@@ -268,7 +268,8 @@ func (d *demo) keep(ctx context.Context) {
 Everything goes on until Ctrl-C. In another terminal:
 
   export KUBECONFIG=%s
-  %s get connect -w
+  alias kubectl=%s
+  kubectl get connect -w
   kubectl describe artefact.rpi-connect.dev/kiosk-v1.0
   kubectl explain artefact.spec --api-version=rpi-connect.dev/v1alpha1
 

@@ -38,7 +38,7 @@ type fleet struct {
 	manager *cluster.Manager
 	account string // whose rights the operator has
 	flags   []string
-	logs    []string // of operators that have ended
+	logs    []string // of operators that have ended, and their metrics
 }
 
 var fleets int
@@ -99,6 +99,9 @@ func (f *fleet) start(ctx context.Context, flags ...string) {
 // stop ends the operator, if it runs.
 func (f *fleet) stop() {
 	if f.manager != nil {
+		if metrics, err := f.manager.Metrics(context.Background()); err == nil {
+			f.logs = append(f.logs, metrics)
+		}
 		f.manager.Stop()
 		f.logs = append(f.logs, f.manager.Log())
 		if CurrentSpecReport().Failed() {
@@ -217,14 +220,14 @@ func (f *fleet) readyCount(ctx context.Context, list client.ObjectList) func() i
 // logs, events, statuses, metrics.
 func (f *fleet) expectNoSecrets(ctx context.Context) {
 	GinkgoHelper()
-	secrets := []string{f.token, "rpoak_", uriSecret}
+	secrets := []string{f.token, "rporg_", "rpoak_", uriSecret}
 	see := func(where, text string) {
 		for _, secret := range secrets {
 			Expect(strings.Contains(text, secret)).To(BeFalse(), "a secret is in %s", where)
 		}
 	}
 	for _, log := range f.logs {
-		see("the log", log)
+		see("the log or the metrics", log)
 	}
 	var events eventsv1.EventList
 	Expect(f.List(ctx, &events)).To(Succeed())
