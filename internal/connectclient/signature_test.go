@@ -249,7 +249,7 @@ func TestCreateDeviceIdentityRefusesAnotherClientsRequest(t *testing.T) {
 	}
 }
 
-func pemOf(t *testing.T, blockType string, der []byte, err error) string {
+func pemOf(t testing.TB, blockType string, der []byte, err error) string {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -357,6 +357,38 @@ func FuzzParsePublicKeyPEM(f *testing.F) {
 		again, againErr := ParsePublicKeyPEM([]byte(pemOf(t, "PUBLIC KEY", der, err)))
 		if againErr != nil || !again.Equal(public) {
 			t.Fatalf("%v", againErr)
+		}
+	})
+}
+
+func FuzzParsePrivateKeyPEM(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for kind, marshal := range map[string]func() ([]byte, error){
+		"PRIVATE KEY":    func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) },
+		"EC PRIVATE KEY": func() ([]byte, error) { return x509.MarshalECPrivateKey(key) },
+	} {
+		der, err := marshal()
+		f.Add([]byte(pemOf(f, kind, der, err)))
+	}
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\n" + testToken + "\n-----END PRIVATE KEY-----\n"))
+	f.Add([]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		private, err := ParsePrivateKeyPEM(data)
+		if (private == nil) == (err == nil) {
+			t.Fatalf("a key: %t, and %v", private != nil, err)
+		}
+		if err != nil {
+			mustBeSafe(t, err.Error())
+			return
+		}
+		// What was understood can sign.
+		r := vectorRequest()
+		signature, err := r.Sign(private)
+		if err != nil || r.Verify(&private.PublicKey, signature) != nil {
+			t.Fatalf("it signs: %v", err)
 		}
 	})
 }

@@ -54,6 +54,7 @@ func rollouts(ctx context.Context, numbers []int) error {
 	fmt.Printf("\nRollouts, with an hour in a minute: %d requests per window of %s. Devices pick a deployment up after 2 s (two minutes) and have installed it after 10 s more.\n", limit, window)
 	fmt.Println("\n| Deployments | 429s | all made after | all Succeeded after | requests per deployment | of these, looks at its state | writes per deployment | resident memory |")
 	fmt.Println("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+	var all []rollout
 	for _, n := range numbers {
 		var r rollout
 		err := withFleet(ctx, n, func(f *benchFleet) error {
@@ -66,6 +67,11 @@ func rollouts(ctx context.Context, numbers []int) error {
 		}
 		fmt.Printf("| %d | %d | %.0f s | %.0f s | %.1f | %.1f | %.2f | %d MiB |\n",
 			r.n, r.throttled, r.made.Seconds(), r.all.Seconds(), r.requests, r.polls, r.writes, r.residentAtEnd>>20)
+		all = append(all, r)
+	}
+	if few, many := all[0], all[len(all)-1]; many.n > few.n {
+		fmt.Printf("\nFrom %d to %d, each further Deployment takes %.1f KiB of memory.\n",
+			few.n, many.n, float64(many.residentAtEnd-few.residentAtEnd)/1024/float64(many.n-few.n))
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 const patience = 10 * time.Minute
 
 // until polls; seldom enough not to be what is measured: what a look has taken is
-// waited ten times over.
+// waited ten times over, but at most half a second.
 func until(ctx context.Context, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it did not happen in time"))
 	defer cancel()
@@ -23,7 +23,7 @@ func until(ctx context.Context, done func() (bool, error)) error {
 		if ok, err := done(); ok || err != nil {
 			return err
 		}
-		if err := pause(ctx, max(10*time.Since(began), 50*time.Millisecond)); err != nil {
+		if err := pause(ctx, min(max(10*time.Since(began), 50*time.Millisecond), 500*time.Millisecond)); err != nil {
 			return err
 		}
 	}
