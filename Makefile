@@ -42,15 +42,16 @@ generate: ## Generate deep copies.
 	$(TOOL) controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
 
 .PHONY: docs
-docs: ## Generate the API reference.
+docs: ## Generate the API reference and the list of reasons.
 	$(TOOL) crd-ref-docs --source-path=api --config=hack/crd-ref-docs.yaml --renderer=markdown --output-path=docs/api.md
+	go run ./hack/conditions > docs/conditions.md
 
 .PHONY: check-generated
 check-generated: ## Check that what is generated is current.
 	@work="$$(mktemp -d)"; trap 'rm -rf "$$work"' EXIT; \
 	cp -r api config docs internal hack go.mod go.sum tools Makefile "$$work/"; \
 	$(MAKE) --no-print-directory -C "$$work" manifests generate docs >/dev/null; \
-	for generated in config/crd/bases config/rbac/role.yaml api/v1alpha1/zz_generated.deepcopy.go docs/api.md; do \
+	for generated in config/crd/bases config/rbac/role.yaml api/v1alpha1/zz_generated.deepcopy.go docs/api.md docs/conditions.md; do \
 		diff -r "$$generated" "$$work/$$generated" || { echo "$$generated is not current: run make manifests generate docs"; exit 1; }; \
 	done
 

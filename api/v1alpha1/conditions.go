@@ -25,11 +25,13 @@ const (
 const (
 	// ReasonAvailable: nothing to do; the remote object is there.
 	ReasonAvailable = "Available"
-	// ReasonCreating: nothing to do; it is being created.
+	// ReasonCreating: nothing to do; it waits for its turn to be created, because
+	// Connect is called no faster than it allows.
 	ReasonCreating = "Creating"
-	// ReasonUpdating: nothing to do; it is being changed.
+	// ReasonUpdating: nothing to do; it waits for its turn to be looked at or
+	// changed.
 	ReasonUpdating = "Updating"
-	// ReasonDeleting: nothing to do; it is being deleted.
+	// ReasonDeleting: nothing to do; it waits for its turn to be deleted.
 	ReasonDeleting = "Deleting"
 	// ReasonSuspended: remove the annotation rpi-connect.dev/suspend to go on.
 	ReasonSuspended = "Suspended"
@@ -55,8 +57,8 @@ const (
 	// ReasonConnectUnavailable: wait; Connect cannot be reached or answers with
 	// errors.
 	ReasonConnectUnavailable = "ConnectUnavailable"
-	// ReasonNotFound: correct the id in the annotation rpi-connect.dev/id;
-	// nothing in the organisation has it.
+	// ReasonNotFound: do what the message says; nothing in the organisation has
+	// the recorded id any more, or the one in the annotation rpi-connect.dev/id.
 	ReasonNotFound = "NotFound"
 	// ReasonDeletionRefused: do what the message says, or set
 	// spec.deletionPolicy to Orphan; Connect refuses to delete it.

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -384,6 +385,10 @@ func (a *authKey) edit(ctx context.Context, id string) error {
 	}
 	if changes := a.changes(); changes != (connectclient.AuthKeyUpdate{}) {
 		changed, err := a.conn.Client.AuthKeys.Update(ctx, id, changes)
+		if errors.Is(err, connectclient.ErrNotEditable) {
+			// Since it was listed, a device has used it or its time has run out.
+			return cmp.Or(a.store.Await(a.clock.Now(), a.conn.Resource), reflector.ErrPending)
+		}
 		if err != nil {
 			return err
 		}

@@ -243,6 +243,22 @@ var _ = Describe("An AuthKey", func() {
 		})
 	})
 
+	It("is made anew when it is changed after it was used, although nobody has noticed yet", func(ctx context.Context) {
+		f = newFleet(ctx, connectsim.Options{})
+		f.start(ctx, "--resync-interval=1h")
+		key := f.authKey("pi5-001")
+		Expect(f.Create(ctx, key)).To(Succeed())
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
+		was := key.Status.ID
+		pi := connectsim.NewPi(f.url, "raspberrypi", "10000000a1b2c3d4")
+		Expect(pi.SignInWithAuthKey(ctx, string(f.secretOf(ctx, "pi5-001")().Data["auth.key"]))).To(Succeed())
+		key.Spec.DeviceName = "pi5-002"
+		Expect(f.Update(ctx, key)).To(Succeed())
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
+		Expect(key.Status.ID).NotTo(Equal(was))
+		Expect(f.live()).To(ConsistOf(HaveField("DeviceName", "pi5-002")))
+	})
+
 	It("leaves no key lying about when responses are lost", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{})
 		f.sim.Inject(connectsim.Fault{Route: postAuthKey, Skip: 2, Times: 3, After: true, Drop: true})

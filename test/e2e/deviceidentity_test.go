@@ -169,6 +169,20 @@ var _ = Describe("A DeviceIdentity", func() {
 			Expect(f.sim.Count(patchIdentity)).To(Equal(1))
 		})
 
+		It("is registered again when it is changed after somebody has removed it", func(ctx context.Context) {
+			f.stop()
+			f.start(ctx, "--resync-interval=1h")
+			obj := f.identity("pi5-001", key)
+			obj.Spec.Signing = secretKey(ctx, privatePEM(key))
+			Expect(f.Create(ctx, obj)).To(Succeed())
+			Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
+			f.org.RemoveDeviceIdentity(obj.Status.ID)
+			obj.Spec.Tags = []string{"test"}
+			Expect(f.Update(ctx, obj)).To(Succeed())
+			Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
+			Expect(f.org.DeviceIdentities()).To(ConsistOf(HaveField("Tags", ConsistOf("test"))))
+		})
+
 		It("stops trying once it has become a device, and says so", func(ctx context.Context) {
 			obj := f.identity("pi5-001", key)
 			obj.Spec.Signing = secretKey(ctx, privatePEM(key))

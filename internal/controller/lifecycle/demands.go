@@ -44,7 +44,8 @@ func (d *demands) onRequest(resource types.NamespacedName, request string, now t
 	}
 }
 
-// onLoss notes that a POST was sent and its outcome is not known.
+// onLoss notes that nothing is known of the remote object any more: a POST was sent
+// and its outcome is not known, or the object has vanished.
 func (d *demands) onLoss(resource types.NamespacedName, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -110,7 +110,7 @@ func (p *pass[O]) run(ctx context.Context) error {
 		seen, err = p.create(ctx, remote)
 	}
 	if err == nil && seen.Outdated {
-		seen, err = remote.Update(ctx, seen.ID)
+		seen, err = p.update(ctx, remote, seen.ID)
 	}
 	if err != nil {
 		return err

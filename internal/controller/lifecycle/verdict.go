@@ -97,7 +97,8 @@ func judge(err error, doing string, now time.Time) (Verdict, error) {
 	case errors.Is(err, connectclient.ErrUnauthorized):
 		return Stalled(v1alpha1.ReasonAccessTokenRejected,
 			"Connect refuses the access token: put a valid one into the Secret; every resource that uses it continues at once."), nil
-	case errors.Is(err, connectclient.ErrUnavailable):
+	case errors.Is(err, connectclient.ErrUnavailable), errors.Is(err, connectclient.ErrNotFound):
+		// What no verb expects to be missing is a part of the API itself.
 		v := passing(v1alpha1.ReasonConnectUnavailable,
 			"Connect cannot be reached or answers with errors; the operator keeps trying.")
 		v.Backoff, v.Cause = true, err

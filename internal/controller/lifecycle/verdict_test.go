@@ -124,6 +124,7 @@ func TestJudgeOutage(t *testing.T) {
 		refusal(connectclient.ErrUnavailable, connectclient.Error{Operation: "create artefact", Cause: errors.New("connection refused")}),
 		errors.Join(connectclient.ErrUnavailable, connectclient.ErrOutcomeUnknown),
 		errors.Join(connectclient.ErrUnavailable, connectclient.ErrListingMoved),
+		refusal(connectclient.ErrNotFound, words("no such page")), // where a collection should be
 	} {
 		got, unjudged := judge(err, v1alpha1.ReasonCreating, noon)
 		if unjudged != nil {
@@ -159,7 +160,6 @@ func TestJudgeAlwaysLooksAgain(t *testing.T) {
 func TestJudgeReturnsWhatItDoesNotKnow(t *testing.T) {
 	for name, err := range map[string]error{
 		"a mistake of ours":                      errors.New("an artefact cannot be updated"),
-		"a remote object that vanished":          refusal(connectclient.ErrNotFound, words("not found")),
 		"a call that the revision does not have": connectclient.ErrUnsupported,
 		"the API server is out of order":         apierrors.NewInternalError(errors.New("etcd")),
 	} {
