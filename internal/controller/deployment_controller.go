@@ -8,15 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
-	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -220,6 +215,9 @@ func (d *deployment) mirror(seen *connectclient.Deployment) {
 	status.DeviceID, status.ArtefactID = seen.DeviceID, seen.ArtefactID
 	status.State, status.StateReason = string(seen.State), seen.StateReason
 	status.CreatedAt, status.UpdatedAt = timeOrNil(seen.CreatedAt), timeOrNil(seen.UpdatedAt)
+	if !d.obj.Spec.Cancel || seen.State != connectclient.DeploymentInProgress {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionSynced) // nothing is left that could not be cancelled
+	}
 }
 
 // known says of the deployment what the status says.
@@ -278,82 +276,6 @@ func (d *deployment) untilDeadline() time.Duration {
 func (d *deployment) cancelRefused() bool {
 	synced := meta.FindStatusCondition(d.obj.Status.Conditions, v1alpha1.ConditionSynced)
 	return synced != nil && synced.Status == metav1.ConditionFalse && synced.ObservedGeneration == d.obj.Generation
-}
-
-// unsuccessful says how a deployment ended that did not succeed.
-func (d *deployment) unsuccessful(ctx context.Context, seen *connectclient.Deployment) (lifecycle.Verdict, error) {
-	if d.cancelled {
-		return ending(d.obj.Spec, seen, false, d.obj.Spec.PendingDeadline != nil), nil
-	}
-	superseded, err := d.superseded(ctx, seen)
-	if err != nil {
-		return lifecycle.Verdict{}, err
-	}
-	return ending(d.obj.Spec, seen, superseded, overdue(d.obj.Spec, seen)), nil
-}
-
-// overdue tells whether the deployment ended after its deadline: if so, an earlier
-// pass has cancelled it without living to say so.
-func overdue(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment) bool {
-	return spec.PendingDeadline != nil && !seen.UpdatedAt.Before(seen.CreatedAt.Add(spec.PendingDeadline.Duration))
-}
-
-// ending is the verdict on a deployment that failed or was cancelled. Nobody
-// looks at it again, so it says all there is to say.
-func ending(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, superseded, overdue bool) lifecycle.Verdict {
-	const again = "To deploy again, create a new Deployment."
-	var verdict lifecycle.Verdict
-	switch {
-	case superseded:
-		verdict = lifecycle.Stalled(v1alpha1.ReasonSuperseded, "A newer deployment to the same device took its place before the device picked it up.")
-	case seen.State == connectclient.DeploymentFailed:
-		verdict = lifecycle.Stalled(v1alpha1.ReasonFailed, "The deployment failed: %s. %s", orUnsaid(seen.StateReason), again)
-	case overdue && !spec.Cancel:
-		verdict = lifecycle.Stalled(v1alpha1.ReasonDeadlineExceeded, "No device picked the deployment up within spec.pendingDeadline, %s, so it was cancelled. %s", duration.HumanDuration(spec.PendingDeadline.Duration), again)
-	default:
-		verdict = lifecycle.Stalled(v1alpha1.ReasonCancelled, "The deployment was cancelled. %s", again)
-	}
-	return verdict.LookAgain(0)
-}
-
-func orUnsaid(reason string) string {
-	if reason == "" {
-		return "Connect gives no reason"
-	}
-	return strings.TrimRight(reason, ".")
-}
-
-// superseded tells whether the deployment ended because a newer one for the same
-// device took its place. The API's pages disagree on what it is called then, so
-// what counts is the device's list of deployments.
-func (d *deployment) superseded(ctx context.Context, seen *connectclient.Deployment) (bool, error) {
-	if d.obj.Status.State == string(connectclient.DeploymentInProgress) {
-		return false, nil // only what is pending can be superseded
-	}
-	all, err := d.conn.Client.Deployments.Newest(connectclient.WithPriority(ctx, budget.Poll), seen.DeviceID)
-	if errors.Is(err, connectclient.ErrNotFound) {
-		return false, nil // the device is gone, and its deployments with it
-	}
-	if err != nil {
-		return false, err
-	}
-	return supersededBy(seen, all), nil
-}
-
-// supersededBy tells whether a deployment ended at the moment when its successor
-// in its device's list, which has the newest first, was made. One that ended
-// earlier or later came to its own end. Where the API does not note when it ended,
-// that there is a successor has to do.
-func supersededBy(seen *connectclient.Deployment, all []connectclient.Deployment) bool {
-	const sameMoment = 5 * time.Second
-	at := slices.IndexFunc(all, func(d connectclient.Deployment) bool { return d.ID == seen.ID })
-	if at <= 0 {
-		return false
-	}
-	if !seen.UpdatedAt.After(seen.CreatedAt) {
-		return true
-	}
-	return all[at-1].CreatedAt.Sub(seen.UpdatedAt).Abs() <= sameMoment
 }
 
 // search looks for a deployment that this resource has made without living to
@@ -419,29 +341,6 @@ func (d *deployment) take(ctx context.Context, candidates []connectclient.Deploy
 	return lifecycle.Observation{}, nil
 }
 
-// note is what an intent remembers of a deployment from before the POST.
-type note struct {
-	Device   string `json:"device"`
-	Artefact string `json:"artefact"`
-	Newest   string `json:"newest,omitempty"` // the id of the device's newest deployment; empty if it had none
-}
-
-func parseNote(text string) note {
-	var n note
-	if json.Unmarshal([]byte(text), &n) != nil {
-		return note{} // what somebody has spoilt names no device
-	}
-	return n
-}
-
-func (n note) String() string {
-	text, err := json.Marshal(n)
-	if err != nil {
-		panic(err) // three strings always marshal
-	}
-	return string(text)
-}
-
 // adoptable is the device's newest deployment, if it is of the artefact and makes
 // another one unnecessary.
 func adoptable(all []connectclient.Deployment, artefactID string, force bool) []connectclient.Deployment {
@@ -469,111 +368,6 @@ func lost(all []connectclient.Deployment, artefactID, newestBefore string) []con
 		}
 	}
 	return found
-}
-
-// resolve finds the artefact and the device that the spec means.
-func (d *deployment) resolve(ctx context.Context) error {
-	if err := d.findArtefact(ctx); err != nil {
-		return err
-	}
-	if err := d.findDevice(); err != nil {
-		return err
-	}
-	status := &d.obj.Status
-	status.ArtefactID, status.DeviceID, status.DeviceName = d.artefactID, d.device.ID, d.device.Name
-	return nil
-}
-
-func (d *deployment) findArtefact(ctx context.Context) error {
-	ref := d.obj.Spec.ArtefactRef
-	if ref == nil {
-		d.artefactID = d.obj.Spec.ArtefactID
-		return nil
-	}
-	var artefact v1alpha1.Artefact
-	err := d.client.Get(ctx, types.NamespacedName{Namespace: d.obj.Namespace, Name: ref.Name}, &artefact)
-	switch {
-	case apierrors.IsNotFound(err):
-		return lifecycle.Waiting(v1alpha1.ReasonArtefactNotReady, "Waiting for the Artefact %q to be created.", ref.Name)
-	case err != nil:
-		return err
-	}
-	ready := meta.FindStatusCondition(artefact.Status.Conditions, v1alpha1.ConditionReady)
-	if artefact.Status.ID == "" || ready == nil || ready.Status != metav1.ConditionTrue {
-		return lifecycle.Waiting(v1alpha1.ReasonArtefactNotReady, "Waiting for the Artefact %q to be ready.", ref.Name)
-	}
-	d.artefactID = artefact.Status.ID
-	return nil
-}
-
-// findDevice finds the one device that the spec means, in a listing that all
-// Deployments with the same question share. An id is believed until it has turned
-// out that there is no such device; then it is waited for like a name.
-func (d *deployment) findDevice() error {
-	wanted := d.obj.Spec.Device
-	store := d.devices.Part(d.conn.Token, wanted.Query)
-	if wanted.ID != "" && !d.awaitsDevice() {
-		d.device = connectclient.Device{ID: wanted.ID}
-		return nil
-	}
-	if err := store.Await(d.conn.NotBefore, d.conn.Resource); err != nil {
-		return err
-	}
-	matches := matching(store.All(), wanted)
-	switch len(matches) {
-	case 0:
-		store.AwaitNext(d.conn.Resource)
-		return d.noDevice(describe(wanted))
-	case 1:
-		d.device = matches[0]
-		return nil
-	default:
-		store.AwaitNext(d.conn.Resource)
-		return lifecycle.Stalled(v1alpha1.ReasonDeviceAmbiguous, "%d devices match %s: make spec.device match one only, by its id for example.", len(matches), describe(wanted))
-	}
-}
-
-// awaitsDevice tells whether the device was not there when it was looked for last.
-func (d *deployment) awaitsDevice() bool {
-	ready := meta.FindStatusCondition(d.obj.Status.Conditions, v1alpha1.ConditionReady)
-	return ready != nil && ready.Reason == v1alpha1.ReasonDeviceNotFound
-}
-
-// matching are the devices that the reference means; a query has been answered by
-// Connect already.
-func matching(devices []connectclient.Device, wanted v1alpha1.DeviceReference) []connectclient.Device {
-	return slices.DeleteFunc(devices, func(device connectclient.Device) bool {
-		return wanted.ID != "" && device.ID != wanted.ID ||
-			wanted.Name != "" && device.Name != wanted.Name ||
-			wanted.SerialNumber != "" && !strings.EqualFold(device.SerialNumber, wanted.SerialNumber)
-	})
-}
-
-func describe(wanted v1alpha1.DeviceReference) string {
-	switch {
-	case wanted.Name != "":
-		return fmt.Sprintf("the name %q", wanted.Name)
-	case wanted.SerialNumber != "":
-		return fmt.Sprintf("the serial number %q", wanted.SerialNumber)
-	case wanted.Query != "":
-		return fmt.Sprintf("the query %q", wanted.Query)
-	default:
-		return fmt.Sprintf("the id %q", wanted.ID)
-	}
-}
-
-func (d *deployment) noDevice(which string) error {
-	return lifecycle.Waiting(v1alpha1.ReasonDeviceNotFound, "Waiting for a device with %s to sign in.", which)
-}
-
-// deviceGone is for a device that Connect does not know, although its id was given
-// or listed: the next listing shows whether it comes.
-func (d *deployment) deviceGone() error {
-	store := d.devices.Part(d.conn.Token, d.obj.Spec.Device.Query)
-	if err := store.Await(d.clock.Now(), d.conn.Resource); err != nil && !errors.Is(err, reflector.ErrPending) {
-		return err
-	}
-	return d.noDevice(describe(d.obj.Spec.Device))
 }
 
 // Prepare notes what is deployed where, and the newest deployment before ours:
@@ -646,4 +440,27 @@ func (d *deployment) Delete(ctx context.Context, id string) error {
 		return nil
 	}
 	return err
+}
+
+// note is what an intent remembers of a deployment from before the POST.
+type note struct {
+	Device   string `json:"device"`
+	Artefact string `json:"artefact"`
+	Newest   string `json:"newest,omitempty"` // the id of the device's newest deployment; empty if it had none
+}
+
+func parseNote(text string) note {
+	var n note
+	if json.Unmarshal([]byte(text), &n) != nil {
+		return note{} // what somebody has spoilt names no device
+	}
+	return n
+}
+
+func (n note) String() string {
+	text, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // three strings always marshal
+	}
+	return string(text)
 }

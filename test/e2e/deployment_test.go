@@ -5,10 +5,12 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -20,6 +22,8 @@ const (
 	postDeployment = "POST /organisation/devices/{id}/deployments"
 	getDeployment  = "GET /organisation/deployments/{id}"
 	listDevices    = "GET /organisation/devices"
+
+	cancelDeployment = "PUT /organisation/deployments/{id}/cancel"
 )
 
 // deployment returns a Deployment of the Artefact "kiosk" to the device of its
@@ -233,7 +237,7 @@ var _ = Describe("A Deployment", func() {
 				Expect(f.Delete(ctx, run)).To(Succeed())
 				Eventually(f.gone(ctx, run)).Should(BeTrue())
 			}
-			Expect(f.sim.Count("PUT /organisation/deployments/{id}/cancel")).To(Equal(1))
+			Expect(f.sim.Count(cancelDeployment)).To(Equal(1))
 		})
 
 		It("waits for billing", func(ctx context.Context) {
@@ -292,5 +296,69 @@ var _ = Describe("A Deployment", func() {
 			return pending
 		}).WithTimeout(time.Minute).Should(Equal(devices))
 		Expect(f.org.Deployments("")).To(HaveLen(devices), "exactly one for each device")
+	})
+})
+
+var _ = Describe("A Deployment in progress that is to be cancelled", func() {
+	for name, cancels := range map[string]bool{"is, where Connect does that": true, "goes on, where Connect does not": false} {
+		It(name, func(ctx context.Context) {
+			f := newFleet(ctx, connectsim.Options{CancelsInProgress: cancels})
+			f.start(ctx, "--deployment-poll-min=100ms", "--deployment-poll-max=500ms")
+			f.publish(ctx)
+			device := f.pi("pi5-001")
+			run := f.deployment("pi5-001")
+			Expect(f.Create(ctx, run)).To(Succeed())
+			Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
+			f.org.MoveDeployment(f.org.Deployments(device.ID)[0].ID, connectsim.InProgress, "")
+			Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown InProgress"))
+			run.Spec.Cancel = true
+			Expect(f.Update(ctx, run)).To(Succeed())
+			if cancels {
+				Eventually(f.ready(ctx, run)).Should(HavePrefix("False Cancelled"))
+				return
+			}
+			Eventually(func() string {
+				f.ready(ctx, run)()
+				if synced := meta.FindStatusCondition(run.Status.Conditions, v1alpha1.ConditionSynced); synced != nil {
+					return synced.Message
+				}
+				return ""
+			}).Should(ContainSubstring("cannot cancel the deployment any more"))
+			Expect(f.ready(ctx, run)()).To(HavePrefix("Unknown InProgress"))
+			Consistently(func() int { return f.sim.Count(cancelDeployment) }).Should(Equal(1), "it is asked once")
+			f.org.MoveDeployment(f.org.Deployments(device.ID)[0].ID, connectsim.Succeeded, "")
+			Eventually(f.ready(ctx, run)).Should(HavePrefix("True Succeeded"))
+			Expect(meta.FindStatusCondition(run.Status.Conditions, v1alpha1.ConditionSynced)).To(BeNil())
+		})
+	}
+})
+
+var _ = Describe("A fleet that is larger than its budget", func() {
+	It("causes no 429, and keeps nobody waiting who creates or cancels", func(ctx context.Context) {
+		const running = 100
+		f := newFleet(ctx, connectsim.Options{RateLimit: 300, Window: 6 * time.Second})
+		for i := range running {
+			f.pi(fmt.Sprintf("pi5-%03d", i))
+		}
+		f.start(ctx, "--deployment-poll-min=100ms", "--deployment-poll-max=100ms", "--resync-interval=1s")
+		f.publish(ctx)
+		for i := range running {
+			Expect(f.Create(ctx, f.deployment(fmt.Sprintf("pi5-%03d", i)))).To(Succeed())
+		}
+		Eventually(func() int { return f.sim.Count(postDeployment) }).Should(Equal(running))
+
+		for round := range 5 {
+			looks := f.sim.Count(getDeployment)
+			next := f.artefact(fmt.Sprintf("kiosk-%d", round))
+			Expect(f.Create(ctx, next)).To(Succeed())
+			Eventually(f.ready(ctx, next)).Should(HavePrefix("True Available"))
+			run := f.deployment(fmt.Sprintf("pi5-%03d", round))
+			Expect(f.Patch(ctx, run, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"cancel":true}}`)))).To(Succeed())
+			Eventually(f.ready(ctx, run)).Should(HavePrefix("False Cancelled"))
+			Eventually(func() int { return f.sim.Count(getDeployment) }).Should(BeNumerically(">=", looks+running), "all are looked at all the same")
+		}
+		for _, request := range f.sim.Journal() {
+			Expect(request.Status).NotTo(Equal(http.StatusTooManyRequests))
+		}
 	})
 })

@@ -8,11 +8,13 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/test/cluster"
@@ -49,6 +51,30 @@ var _ = Describe("The operator's rights", func() {
 		Expect(f.Delete(ctx, kiosk)).To(Succeed())
 		Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
 		Expect(f.manager.Log()).NotTo(ContainSubstring("forbidden"))
+	})
+})
+
+var _ = Describe("The operator's pod", func() {
+	It("is one that the restricted Pod Security Standard takes", func(ctx context.Context) {
+		objects, err := cluster.Build(ctx, "config/default")
+		Expect(err).NotTo(HaveOccurred())
+		for _, obj := range objects {
+			if obj.GetKind() != "Deployment" {
+				continue
+			}
+			var deployment appsv1.Deployment
+			Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &deployment)).To(Succeed())
+			pod := &corev1.Pod{ObjectMeta: deployment.Spec.Template.ObjectMeta, Spec: deployment.Spec.Template.Spec}
+			pod.Namespace, pod.GenerateName = cluster.OperatorNamespace, "manager-"
+			Expect(control.Client.Create(ctx, pod, client.DryRunAll)).To(Succeed())
+
+			By("refusing one that is not")
+			pod.Spec.Containers[0].SecurityContext = nil
+			pod.ResourceVersion, pod.UID = "", ""
+			Expect(control.Client.Create(ctx, pod, client.DryRunAll)).To(MatchError(ContainSubstring(`violates PodSecurity "restricted`)))
+			return
+		}
+		Fail("there is no Deployment")
 	})
 })
 
