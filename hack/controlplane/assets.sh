@@ -24,8 +24,9 @@ if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
 	exit 0
 fi
 
+recipe=2 # count on when binaries that were built before must be built anew
 version=$(cd "$here" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
-key=$(cat "$here/go.mod" "$here/go.sum" "$here/assets.sh" | git hash-object --stdin | cut -c1-12)
+key=$(cat "$here/go.mod" "$here/go.sum" | git hash-object --stdin | cut -c1-12)-$recipe
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rpi-connect-operator/controlplane
 assets=$cache/$version-$(go env GOOS)-$(go env GOARCH)-$key
 
@@ -52,8 +53,15 @@ finish() {
 }
 
 say "Looking for prebuilt binaries of Kubernetes $version …"
-if found=$(timeout 30 go tool -modfile="$here/../../tools/go.mod" setup-envtest use -p path --bin-dir "$work/download" "${version#v}" 2>/dev/null) && [[ -n $found ]]; then
+mkdir "$work/download"
+envtest=$work/download/setup-envtest
+(cd "$here/../../tools" && go build -o "$envtest" sigs.k8s.io/controller-runtime/tools/setup-envtest) >&2
+# The index tells quickly whether there is a way to the internet; a download may
+# take as long as it takes.
+if timeout 20 "$envtest" list >/dev/null 2>&1 &&
+	found=$("$envtest" use -p path --bin-dir "$work/download/bin" "${version#v}" 2>/dev/null) && [[ -n $found ]]; then
 	cp "$found"/* "$work/"
+	chmod -R u+w "$work/download"
 	rm -rf "$work/download"
 	finish
 fi

@@ -62,7 +62,8 @@ func (d *deployment) findDevice() error {
 	wanted := d.obj.Spec.Device
 	store := d.devices.Part(d.conn.Token, wanted.Query)
 	if wanted.ID != "" && !d.awaitsDevice() {
-		d.device = connectclient.Device{ID: wanted.ID}
+		d.device, _ = store.Get(wanted.ID) // its name, if a listing has shown it
+		d.device.ID = wanted.ID
 		return nil
 	}
 	if err := store.Await(d.conn.NotBefore, d.conn.Resource); err != nil {
