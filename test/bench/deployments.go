@@ -27,15 +27,8 @@ const (
 
 const (
 	postDeployment = "POST /organisation/devices/{id}/deployments"
-	cancel         = "PUT /organisation/deployments/{id}/cancel"
+	putCancel      = "PUT /organisation/deployments/{id}/cancel"
 )
-
-func deployments(ctx context.Context, numbers []int) error {
-	if err := rollouts(ctx, numbers); err != nil {
-		return err
-	}
-	return offline(ctx, numbers)
-}
 
 // rollout is what it costs to update a fleet.
 type rollout struct {
@@ -70,8 +63,11 @@ func rollouts(ctx context.Context, numbers []int) error {
 		all = append(all, r)
 	}
 	if few, many := all[0], all[len(all)-1]; many.n > few.n {
-		fmt.Printf("\nFrom %d to %d, each further Deployment takes %.1f KiB of memory.\n",
-			few.n, many.n, float64(many.residentAtEnd-few.residentAtEnd)/1024/float64(many.n-few.n))
+		more := float64(many.n - few.n)
+		fmt.Printf("\nFrom %d to %d, each further Deployment takes %.1f KiB of memory, %.2f writes and %.1f requests.\n", few.n, many.n,
+			float64(many.residentAtEnd-few.residentAtEnd)/1024/more,
+			(many.writes*float64(many.n)-few.writes*float64(few.n))/more,
+			(many.requests*float64(many.n)-few.requests*float64(few.n))/more)
 	}
 	return nil
 }
@@ -249,7 +245,7 @@ func (f *benchFleet) cancel(ctx context.Context, i int) (time.Duration, error) {
 	if err := f.cluster.Client.Patch(ctx, obj, merge(`{"spec":{"cancel":true}}`)); err != nil {
 		return 0, err
 	}
-	err := soon(ctx, func() bool { return f.sim.Count(cancel) > i })
+	err := soon(ctx, func() bool { return f.sim.Count(putCancel) > i })
 	return time.Since(began), err
 }
 

@@ -32,7 +32,7 @@ func run() error {
 	sizes := flag.String("n", "300,1000,10000", "numbers of Artefacts, separated by commas")
 	keySize := flag.Int("keys", 1000, "number of device identities and of auth keys")
 	fleets := flag.String("deployments", "1000,10000", "numbers of Deployments, separated by commas")
-	only := flag.String("only", "", "run only this part: artefacts, keys or deployments")
+	only := flag.String("only", "", "run only this part: artefacts, keys, rollouts or offline")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -44,7 +44,8 @@ func run() error {
 	}{
 		{"artefacts", func() error { return withNumbers(ctx, *sizes, artefacts) }},
 		{"keys", func() error { return keys(ctx, *keySize) }},
-		{"deployments", func() error { return withNumbers(ctx, *fleets, deployments) }},
+		{"rollouts", func() error { return withNumbers(ctx, *fleets, rollouts) }},
+		{"offline", func() error { return withNumbers(ctx, *fleets, offline) }},
 	}
 	ran := false
 	for _, part := range parts {

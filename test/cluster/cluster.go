@@ -94,7 +94,8 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	apiServer := &envtest.APIServer{}
 	apiServer.Configure().
 		Set("audit-policy-file", c.path("audit-policy.yaml")).
-		Set("audit-log-path", c.path("audit.log"))
+		Set("audit-log-path", c.path("audit.log")).
+		Set("audit-log-maxsize", "10000") // MB: what is rotated away is not counted
 	etcd := &envtest.Etcd{}
 	// What is lost when the machine loses power is a test's data.
 	etcd.Configure().Append("unsafe-no-fsync", "true").Set("quota-backend-bytes", "4294967296")
