@@ -361,6 +361,27 @@ var _ = Describe("An Artefact", func() {
 		})
 	})
 
+	DescribeTable("is not confused by errors whose bodies nobody has published", func(ctx context.Context, bodies connectsim.ErrorBodies) {
+		f = newFleet(ctx, connectsim.Options{Revision: connectsim.Older, ErrorBodies: bodies})
+		f.putToken(ctx, "rporg_wrong")
+		f.start(ctx)
+		kiosk, key := f.artefact("kiosk"), f.authKey("pi5-001")
+		Expect(f.Create(ctx, kiosk)).To(Succeed())
+		Expect(f.Create(ctx, key)).To(Succeed())
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("False AccessTokenRejected"))
+		f.putToken(ctx, f.token)
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"), "though the older revision answers 404 to a listing of keys")
+
+		By("taking what is gone for deleted")
+		f.org.RemoveArtefact(kiosk.Status.ID)
+		Expect(f.Delete(ctx, kiosk)).To(Succeed())
+		Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
+	},
+		Entry("a message", connectsim.MessageBodies), Entry("an error", connectsim.ErrorKey), Entry("nothing", connectsim.EmptyBodies),
+		Entry("a page", connectsim.HTMLBodies), Entry("text", connectsim.PlainBodies),
+	)
+
 	Describe("in bad weather", func() {
 		BeforeEach(func(ctx context.Context) { f = newFleet(ctx, connectsim.Options{}) })
 
