@@ -43,30 +43,21 @@ func Add(mgr ctrl.Manager, options Options) error {
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
-	shared := reflector.Options{API: options.API, Interval: options.ResyncInterval, Now: options.Clock.Now}
-	artefacts := artefactKind(shared)
-	authKeys := authKeyKind(shared, mgr.GetClient(), mgr.GetAPIReader(), options.Clock)
-	identities := deviceIdentityKind(shared, mgr.GetAPIReader())
-	deployments := deploymentKind(shared, mgr.GetClient(), options.Clock, options.DeploymentPollMin, options.DeploymentPollMax)
-	retry := func(token connectclient.Secret) {
-		options.API.Organisation(token).Budget().Reconsider()
-		for _, organisation := range []lifecycle.Organisation{artefacts.Organisation, authKeys.Organisation, identities.Organisation, deployments.Organisation} {
-			organisation.Retry(token)
-		}
-	}
 	env := lifecycle.Environment{
 		Client:                  mgr.GetClient(),
 		Live:                    mgr.GetAPIReader(),
-		Tokens:                  accesstoken.NewSource(mgr.GetClient(), mgr.GetAPIReader(), retry),
+		Tokens:                  accesstoken.NewSource(mgr.GetClient(), mgr.GetAPIReader()),
 		API:                     options.API,
 		Events:                  mgr.GetEventRecorder("rpi-connect-operator"),
 		Clock:                   options.Clock,
 		MaxConcurrentReconciles: options.MaxConcurrentReconciles,
 	}
+	shared := reflector.Options{API: options.API, Interval: options.ResyncInterval, Now: options.Clock.Now}
+
 	return errors.Join(
-		lifecycle.Add(mgr, env, artefacts),
-		lifecycle.Add(mgr, env, authKeys),
-		lifecycle.Add(mgr, env, identities),
-		lifecycle.Add(mgr, env, deployments),
+		lifecycle.Add(mgr, env, artefactKind(shared)),
+		lifecycle.Add(mgr, env, authKeyKind(shared, env.Client, env.Live, env.Clock)),
+		lifecycle.Add(mgr, env, deviceIdentityKind(shared, env.Live)),
+		lifecycle.Add(mgr, env, deploymentKind(shared, env.Client, env.Clock, options.DeploymentPollMin, options.DeploymentPollMax)),
 	)
 }

@@ -47,7 +47,7 @@ type Source struct {
 
 	mu      sync.Mutex
 	known   map[Ref]reading
-	touched func(connectclient.Secret)
+	touched []func(connectclient.Secret)
 }
 
 // reading is the last good token and what is known of the Secret's newest
@@ -60,11 +60,15 @@ type reading struct {
 }
 
 // NewSource returns a source that sees Secrets' metadata in the cache and reads
-// their values past it. touched is told of a token whose Secret has changed
-// although it has not: whoever did that may know that it works now.
-func NewSource(metadata, live client.Reader, touched func(connectclient.Secret)) *Source {
-	return &Source{metadata: metadata, live: live, known: map[Ref]reading{}, touched: touched}
+// their values past it.
+func NewSource(metadata, live client.Reader) *Source {
+	return &Source{metadata: metadata, live: live, known: map[Ref]reading{}}
 }
+
+// OnTouched adds who is told of a token whose Secret has changed although the token
+// has not: whoever did that may know that it works now. It must be called before
+// the first [Source.Token].
+func (s *Source) OnTouched(tell func(connectclient.Secret)) { s.touched = append(s.touched, tell) }
 
 // Token returns the token at ref, or a [MissingError].
 func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, error) {
@@ -87,7 +91,9 @@ func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, erro
 		}
 		token := connectclient.NewSecret(string(secret.Data[ref.Key]))
 		if known.live != "" && known.live != secret.ResourceVersion && token == known.token && !token.IsZero() {
-			s.touched(token)
+			for _, tell := range s.touched {
+				tell(token)
+			}
 		}
 		known.cached, known.live, known.empty = meta.ResourceVersion, secret.ResourceVersion, token.IsZero()
 		if !known.empty {

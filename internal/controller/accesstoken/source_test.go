@@ -46,7 +46,8 @@ func newCluster(t *testing.T) *cluster {
 			return inner.Get(ctx, key, obj, opts...)
 		},
 	})
-	c.Source = accesstoken.NewSource(c.WithWatch, live, func(token connectclient.Secret) { c.touched = append(c.touched, token) })
+	c.Source = accesstoken.NewSource(c.WithWatch, live)
+	c.OnTouched(func(token connectclient.Secret) { c.touched = append(c.touched, token) })
 	return c
 }
 
@@ -208,7 +209,7 @@ func TestMissing(t *testing.T) {
 func TestSecretGoneBehindTheCache(t *testing.T) {
 	c := newCluster(t)
 	c.put(tokenRef.Name, map[string]string{"token": "rporg_one"})
-	s := accesstoken.NewSource(c.WithWatch, fake.NewClientBuilder().Build(), func(connectclient.Secret) {})
+	s := accesstoken.NewSource(c.WithWatch, fake.NewClientBuilder().Build())
 	_, err := s.Token(t.Context(), tokenRef)
 	if missing, ok := errors.AsType[*accesstoken.MissingError](err); !ok || !missing.Secret {
 		t.Errorf("got %v", err)

@@ -84,17 +84,6 @@ func (p *pass[O]) recordIntent(ctx context.Context, note string) error {
 	})
 }
 
-// update changes the remote object. One that has vanished since it was seen is
-// looked for before anything else.
-func (p *pass[O]) update(ctx context.Context, remote Remote, id string) (Observation, error) {
-	seen, err := remote.Update(ctx, id)
-	if errors.Is(err, connectclient.ErrNotFound) {
-		p.demands.onLoss(p.req.NamespacedName, p.Clock.Now())
-		return Observation{}, Verdict{Backoff: true}
-	}
-	return seen, err
-}
-
 // notCreated sees to it that nothing is forgotten and nothing wrong is
 // remembered after a POST that brought no object.
 func (p *pass[O]) notCreated(ctx context.Context, err error) error {

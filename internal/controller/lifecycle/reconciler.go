@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -116,6 +117,17 @@ func (p *pass[O]) run(ctx context.Context) error {
 		return err
 	}
 	return seen.Verdict
+}
+
+// update changes the remote object. One that has vanished since it was seen is
+// looked for before anything else.
+func (p *pass[O]) update(ctx context.Context, remote Remote, id string) (Observation, error) {
+	seen, err := remote.Update(ctx, id)
+	if errors.Is(err, connectclient.ErrNotFound) {
+		p.demands.onLoss(p.req.NamespacedName, p.Clock.Now())
+		return Observation{}, Verdict{Backoff: true}
+	}
+	return seen, err
 }
 
 // next says when to look again.

@@ -57,6 +57,7 @@ func Add[O Object](mgr ctrl.Manager, env Environment, kind Kind[O]) error {
 		return fmt.Errorf("index %s: %w", gvk.Kind, err)
 	}
 	kind.Organisation.Notify(r.wake, r.wanted)
+	env.Tokens.OnTouched(r.reconsider)
 	if err := mgr.Add(kind.Organisation); err != nil {
 		return err
 	}
@@ -159,6 +160,12 @@ func (r *Reconciler[O]) wakeAll(ctx context.Context, opts ...client.ListOption) 
 	for _, req := range r.requests(ctx, opts...) {
 		r.queue.Add(req)
 	}
+}
+
+// reconsider lets a token be tried again that was refused.
+func (r *Reconciler[O]) reconsider(token connectclient.Secret) {
+	r.API.Organisation(token).Budget().Reconsider()
+	r.kind.Organisation.Retry(token)
 }
 
 // wanted tells whether any resource of this kind still uses the token.
