@@ -21,13 +21,13 @@ import (
 // already, and offline; the other two sign in with what the samples make for
 // them.
 func (d *demo) startFleet(ctx context.Context) {
-	d.org.AddDevice(connectsim.Device{Name: "shop-window", SerialNumber: "10000000c0ffee01", Tags: []string{"signage"}, Model: "5", Memory: "4gb", OS: "raspios-13"})
+	d.Org.AddDevice(connectsim.Device{Name: "shop-window", SerialNumber: "10000000c0ffee01", Tags: []string{"signage"}, Model: "5", Memory: "4gb", OS: "raspios-13"})
 
-	lobby := connectsim.NewPi(d.url, "raspberrypi", "10000000c0ffee02")
+	lobby := connectsim.NewPi(d.URL, "raspberrypi", "10000000c0ffee02")
 	lobby.Behave(connectsim.Behaviour{Every: 500 * time.Millisecond, WorkTime: 3 * time.Second})
 	go d.live(ctx, lobby, func() error { return lobby.SignInWithAuthKey(ctx, d.secret(ctx, "kiosk-lobby", "auth.key")) })
 
-	cafe := connectsim.NewPi(d.url, "raspberrypi", "10000000c0ffee03")
+	cafe := connectsim.NewPi(d.URL, "raspberrypi", "10000000c0ffee03")
 	cafe.Behave(connectsim.Behaviour{Every: 500 * time.Millisecond, WorkTime: 3 * time.Second, FailWith: "Checksum mismatch"})
 	go d.live(ctx, cafe, func() error {
 		key, err := d.key(ctx)

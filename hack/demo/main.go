@@ -22,11 +22,9 @@ import (
 	"time"
 
 	"golang.org/x/term"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
@@ -46,12 +44,10 @@ func main() {
 
 // demo is everything that runs.
 type demo struct {
+	cluster.Connect
+
 	cluster    *cluster.Cluster
 	manager    *cluster.Manager
-	sim        *connectsim.Server
-	org        *connectsim.Organisation
-	token      string
-	url        string
 	kubeconfig string
 	acts       []act // that are still to come
 }
@@ -59,7 +55,7 @@ type demo struct {
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	d := &demo{token: connectsim.NewSecret("rporg_"), acts: acts()}
+	d := &demo{acts: acts()}
 	defer d.end()
 	steps := []struct {
 		title string
@@ -103,10 +99,8 @@ func (d *demo) startCluster(ctx context.Context) error {
 }
 
 func (d *demo) startConnect(ctx context.Context) error {
-	d.sim = connectsim.New(connectsim.Options{Latency: 40 * time.Millisecond})
-	d.org = d.sim.AddOrganisation(d.token)
 	var err error
-	if d.url, err = d.sim.Start(""); err != nil {
+	if d.Connect, err = cluster.ServeConnect(connectsim.Options{Latency: 40 * time.Millisecond}); err != nil {
 		return err
 	}
 	d.startFleet(ctx)
@@ -118,7 +112,7 @@ func (d *demo) startOperator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.manager, err = d.cluster.StartManager(ctx, binary, "--connect-api-url="+d.url,
+	d.manager, err = d.cluster.StartManager(ctx, binary, "--connect-api-url="+d.URL,
 		// Quicker than by default, so that one need not wait for ten minutes.
 		"--deployment-poll-min=1s", "--resync-interval=2s")
 	if err != nil {
@@ -133,12 +127,7 @@ func (d *demo) applySamples(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "apply", "-k", filepath.Join(cluster.Root(), "config", "samples")); err != nil {
 		return err
 	}
-	token := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "connect-access-token"}}
-	if err := d.cluster.Client.Get(ctx, client.ObjectKeyFromObject(token), token); err != nil {
-		return err
-	}
-	token.Data["token"] = []byte(d.token)
-	return d.cluster.Client.Update(ctx, token)
+	return d.cluster.PutToken(ctx, metav1.NamespaceDefault, d.Token)
 }
 
 // apply applies a manifest.
@@ -201,7 +190,7 @@ func (d *demo) watch(ctx context.Context) error {
 // waits for a person.
 func (d *demo) settled(ctx context.Context) (bool, error) {
 	all := true
-	for _, list := range []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}} {
+	for _, list := range cluster.Lists() {
 		if err := d.cluster.Client.List(ctx, list); err != nil {
 			return false, err
 		}
@@ -251,12 +240,12 @@ func (d *demo) reasons(ctx context.Context) error {
 // summary tells what it has cost.
 func (d *demo) summary() {
 	counts := map[string]int{}
-	for _, r := range d.sim.Journal() {
+	for _, r := range d.Sim.Journal() {
 		if strings.HasPrefix(r.Route, "/organisation/") {
 			counts[r.Method+" "+r.Route]++
 		}
 	}
-	fmt.Printf("\nEverything has come to its end. It took %d of the 5,000 requests an hour:\n\n", d.sim.Count(""))
+	fmt.Printf("\nEverything has come to its end. It took %d of the 5,000 requests an hour:\n\n", d.Sim.Count(""))
 	for _, route := range slices.Sorted(maps.Keys(counts)) {
 		fmt.Printf("  %4d  %s\n", counts[route], route)
 	}
@@ -274,7 +263,7 @@ Everything goes on until Ctrl-C. In another terminal:
   kubectl explain artefact.spec --api-version=rpi-connect.dev/v1alpha1
 
   curl -H 'Authorization: Bearer %s' %s/organisation/artefacts
-`, d.kubeconfig, d.cluster.Kubectl(), d.token, d.url)
+`, d.kubeconfig, d.cluster.Kubectl(), d.Token, d.URL)
 	<-ctx.Done()
 }
 
@@ -282,8 +271,8 @@ func (d *demo) end() {
 	if d.manager != nil {
 		d.manager.Stop()
 	}
-	if d.sim != nil {
-		d.sim.Close()
+	if d.Sim != nil {
+		d.Sim.Close()
 	}
 	if d.cluster != nil {
 		_ = d.cluster.Stop()

@@ -224,12 +224,7 @@ func (o *Organisation) AddDeviceIdentity(publicKey, description, deviceName stri
 
 // ChangeDeviceIdentity changes an identity, as another person would.
 func (o *Organisation) ChangeDeviceIdentity(id string, change func(*Identity)) {
-	o.server.mu.Lock()
-	defer o.server.mu.Unlock()
-	if i, found := o.identities.byID[id]; found {
-		o.identities.change(id, i, func() { change(i) })
-		o.server.touch()
-	}
+	alter(o, o.identities, id, change)
 }
 
 // RemoveDeviceIdentity removes an identity, as another person would.

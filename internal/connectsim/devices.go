@@ -161,12 +161,7 @@ func (o *Organisation) AddDevice(d Device) Device {
 
 // ChangeDevice changes a device, as another person would.
 func (o *Organisation) ChangeDevice(id string, change func(*Device)) {
-	o.server.mu.Lock()
-	defer o.server.mu.Unlock()
-	if d, found := o.devices.byID[id]; found {
-		o.devices.change(id, d, func() { change(d) })
-		o.server.touch()
-	}
+	alter(o, o.devices, id, change)
 }
 
 // RestoreDevice signs a device in that was removed, under the id that it had.

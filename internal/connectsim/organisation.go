@@ -118,6 +118,16 @@ func (c *collection[T]) change(id string, object *T, change func()) {
 	c.add(id, object)
 }
 
+// alter changes an object, if it is there, behind the API's back.
+func alter[T any](o *Organisation, c *collection[T], id string, change func(*T)) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	if object, found := c.byID[id]; found {
+		c.change(id, object, func() { change(object) })
+		o.server.touch()
+	}
+}
+
 // copies returns the objects as they are now.
 func copies[T any](objects []*T) []T {
 	all := make([]T, len(objects))

@@ -40,11 +40,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // with a golden file, which a reader can audit without knowing any code.
 type stage struct {
 	client.Client
+	cluster.Connect
 	ns    string
 	clock *connectsim.Clock
-	sim   *connectsim.Server
-	org   *connectsim.Organisation
-	url   string
 
 	told    strings.Builder
 	names   map[string]string // what differs from run to run → what it is called
@@ -68,16 +66,11 @@ func newStage(ctx context.Context, options connectsim.Options) *stage {
 		names:  map[string]string{},
 	}
 	options.Now = s.clock.Now
-	token := connectsim.NewSecret("rporg_")
-	s.sim = connectsim.New(options)
-	s.org = s.sim.AddOrganisation(token)
 	var err error
-	s.url, err = s.sim.Start("")
+	s.Connect, err = cluster.ServeConnect(options)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(s.sim.Close)
-
-	Expect(s.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.ns}})).To(Succeed())
-	Expect(s.Create(ctx, &corev1.Secret{ObjectMeta: s.meta("connect-access-token"), StringData: map[string]string{"token": token}})).To(Succeed())
+	DeferCleanup(s.Sim.Close)
+	Expect(control.PutToken(ctx, s.ns, s.Token)).To(Succeed())
 	s.startControllers(ctx)
 	return s
 }
@@ -95,7 +88,7 @@ func (s *stage) startControllers(ctx context.Context) {
 		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	Expect(err).NotTo(HaveOccurred())
-	api, err := connectclient.New(connectclient.Options{BaseURL: s.url, Now: s.clock.Now, QPS: 1000})
+	api, err := connectclient.New(connectclient.Options{BaseURL: s.URL, Now: s.clock.Now, QPS: 1000})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(controller.Add(mgr, controller.Options{
 		API:                     api,
@@ -154,7 +147,7 @@ func (s *stage) tell(ctx context.Context, title string, obj lifecycle.Object, mo
 	fmt.Fprintf(&s.told, "%s  %s\n", s.clock.Now().Format("Jan _2 15:04"), title)
 	lines := append([]string{kind.Kind + " " + obj.GetName() + ": " + ready}, more...)
 	sent := []string{}
-	journal := s.sim.Journal()
+	journal := s.Sim.Journal()
 	for _, request := range journal[s.counted:] {
 		if request.Method != http.MethodGet {
 			sent = append(sent, fmt.Sprintf("%s %s → %d", request.Method, request.Route, request.Status))
@@ -201,7 +194,7 @@ func (s *stage) keys(ctx context.Context, secretName string) []string {
 		held = string(secret.Data["auth.key"])
 	}
 	lines := []string{}
-	for _, key := range s.org.AuthKeys() {
+	for _, key := range s.Org.AuthKeys() {
 		state := "usable until " + key.ExpiresAt.Format("Jan _2 15:04")
 		switch {
 		case !key.ExchangedAt.IsZero():

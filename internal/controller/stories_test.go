@@ -46,7 +46,7 @@ func newKeyStory(ctx context.Context, options connectsim.Options, spec v1alpha1.
 func (s *keyStory) becomes(ctx context.Context, ready string, keys int, title string) {
 	GinkgoHelper()
 	Eventually(s.ready(ctx, s.key)).Should(HavePrefix(ready))
-	Eventually(s.org.AuthKeys).Should(HaveLen(keys))
+	Eventually(s.Org.AuthKeys).Should(HaveLen(keys))
 	s.tell(ctx, title, s.key, s.keys(ctx, "pi5-001")...)
 }
 
@@ -92,8 +92,8 @@ var _ = Describe("An AuthKey in the course of time", func() {
 		s.replaced(ctx, was)
 		s.becomes(ctx, "True Usable", 1, "an hour later it has")
 
-		pi := connectsim.NewPi(s.url, "raspberrypi", "10000000a1b2c3d4")
-		Expect(pi.SignInWithAuthKey(ctx, s.org.AuthKeys()[0].Secret)).To(Succeed())
+		pi := connectsim.NewPi(s.URL, "raspberrypi", "10000000a1b2c3d4")
+		Expect(pi.SignInWithAuthKey(ctx, s.Org.AuthKeys()[0].Secret)).To(Succeed())
 		s.clock.Advance(time.Second)
 		s.becomes(ctx, "True Exchanged", 1, "a device signs in with it")
 		s.pass(ctx, 30*day, s.key)
@@ -106,8 +106,8 @@ var _ = Describe("An AuthKey in the course of time", func() {
 		s := newKeyStory(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{Renewal: v1alpha1.RenewalAlways})
 		s.becomes(ctx, "True Usable", 1, "an AuthKey is applied, with renewal Always")
 		was := s.key.Status.ID
-		pi := connectsim.NewPi(s.url, "raspberrypi", "10000000a1b2c3d4")
-		Expect(pi.SignInWithAuthKey(ctx, s.org.AuthKeys()[0].Secret)).To(Succeed())
+		pi := connectsim.NewPi(s.URL, "raspberrypi", "10000000a1b2c3d4")
+		Expect(pi.SignInWithAuthKey(ctx, s.Org.AuthKeys()[0].Secret)).To(Succeed())
 		s.clock.Advance(time.Second)
 		s.replaced(ctx, was)
 		s.becomes(ctx, "True Usable", 1, "a device signs in with it")
@@ -153,7 +153,7 @@ func newDeploymentStory(ctx context.Context, options connectsim.Options) *deploy
 	}}
 	Expect(s.Create(ctx, s.artefact)).To(Succeed())
 	Eventually(s.ready(ctx, s.artefact)).Should(HavePrefix("True Available"))
-	s.device = s.org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "10000000a1b2c3d4"})
+	s.device = s.Org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "10000000a1b2c3d4"})
 	return s
 }
 
@@ -167,7 +167,7 @@ func (s *deploymentStory) becomes(ctx context.Context, obj *v1alpha1.Deployment,
 	GinkgoHelper()
 	Eventually(s.ready(ctx, obj)).Should(HavePrefix(ready))
 	var lines []string
-	for _, d := range s.org.Deployments(s.device.ID) {
+	for _, d := range s.Org.Deployments(s.device.ID) {
 		line := fmt.Sprintf("deployment %s: %s", d.ID, d.State)
 		if d.StateReason != "" {
 			line += ", " + d.StateReason
@@ -201,9 +201,9 @@ var _ = Describe("A Deployment in the course of time", func() {
 		Expect(s.Create(ctx, failed)).To(Succeed())
 		s.becomes(ctx, failed, "Unknown Pending", "a Deployment is applied")
 		s.clock.Advance(time.Minute)
-		s.org.MoveDeployment(failed.Status.ID, connectsim.Failed, "Checksum mismatch")
+		s.Org.MoveDeployment(failed.Status.ID, connectsim.Failed, "Checksum mismatch")
 		s.clock.Advance(time.Hour)
-		s.org.AddDeployment(s.device.ID, s.artefact.Status.ID)
+		s.Org.AddDeployment(s.device.ID, s.artefact.Status.ID)
 		s.look(ctx, failed)
 		s.becomes(ctx, failed, "False Failed", "it fails after a minute; an hour later another person deploys; only then is it looked at")
 
@@ -212,7 +212,7 @@ var _ = Describe("A Deployment in the course of time", func() {
 		Expect(s.Create(ctx, superseded)).To(Succeed())
 		s.becomes(ctx, superseded, "Unknown Pending", "a Deployment is applied with force, for a device that was reflashed")
 		s.clock.Advance(time.Hour)
-		s.org.AddDeployment(s.device.ID, s.artefact.Status.ID)
+		s.Org.AddDeployment(s.device.ID, s.artefact.Status.ID)
 		s.look(ctx, superseded)
 		s.becomes(ctx, superseded, "False Superseded", "an hour later another person deploys")
 		s.end("deployment_superseded")
@@ -225,7 +225,7 @@ var _ = Describe("A Deployment in the course of time", func() {
 		Expect(s.Create(ctx, run)).To(Succeed())
 
 		By("having been killed between the POST and its answer")
-		made := s.org.AddDeployment(s.device.ID, s.artefact.Status.ID)
+		made := s.Org.AddDeployment(s.device.ID, s.artefact.Status.ID)
 		note, err := json.Marshal(map[string]string{"device": s.device.ID, "artefact": s.artefact.Status.ID})
 		Expect(err).NotTo(HaveOccurred())
 		intent, err := json.Marshal(lifecycle.Intent{At: s.clock.Now(), UID: run.UID, Note: string(note)})
@@ -235,15 +235,15 @@ var _ = Describe("A Deployment in the course of time", func() {
 			"annotations": map[string]any{v1alpha1.AnnotationCreateIntent: string(intent), v1alpha1.AnnotationSuspend: nil},
 		}})
 		Expect(err).NotTo(HaveOccurred())
-		s.org.ChangeDevice(s.device.ID, func(d *connectsim.Device) { d.Name = "lobby" })
-		other := s.org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "10000000ffffffff"})
+		s.Org.ChangeDevice(s.device.ID, func(d *connectsim.Device) { d.Name = "lobby" })
+		other := s.Org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "10000000ffffffff"})
 		Expect(s.Patch(ctx, run, client.RawPatch("application/merge-patch+json", patch))).To(Succeed())
 
 		s.becomes(ctx, run, "Unknown Pending", "an operator that knows nothing finds the resource with an intent")
 		Expect(run.Status.ID).To(Equal(made.ID))
 		Expect(run.Status.DeviceID).To(Equal(s.device.ID))
 		Expect(run.Status.Adopted).To(BeFalse(), "the operator made it")
-		Expect(s.org.Deployments(other.ID)).To(BeEmpty(), "nothing is deployed to the device that has the name now")
+		Expect(s.Org.Deployments(other.ID)).To(BeEmpty(), "nothing is deployed to the device that has the name now")
 		s.end("deployment_recovered")
 	})
 
@@ -272,7 +272,7 @@ var _ = Describe("A DeviceIdentity in the course of time", func() {
 			GinkgoHelper()
 			Eventually(s.ready(ctx, identity)).Should(HavePrefix(ready))
 			var lines []string
-			for _, i := range s.org.DeviceIdentities() {
+			for _, i := range s.Org.DeviceIdentities() {
 				lines = append(lines, fmt.Sprintf("identity %s of %q %v", i.ID, i.Description, i.Tags))
 			}
 			for _, condition := range identity.Status.Conditions {
@@ -302,7 +302,7 @@ var _ = Describe("A DeviceIdentity in the course of time", func() {
 		Expect(s.Update(ctx, identity)).To(Succeed())
 		tell("True Available", "the new digest is signed; the older revision takes the tags with a PATCH")
 
-		pi := connectsim.NewPi(s.url, "raspberrypi", "10000000a1b2c3d4")
+		pi := connectsim.NewPi(s.URL, "raspberrypi", "10000000a1b2c3d4")
 		Expect(pi.SignInWithIdentity(ctx, private)).To(Succeed())
 		s.clock.Advance(time.Second)
 		identity.Spec.Tags, identity.Spec.Description = []string{"test"}, "Lobby 2"

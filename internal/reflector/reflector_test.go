@@ -138,7 +138,8 @@ func start(t *testing.T, collection reflector.Collection[thing]) (*organisation,
 	return o, r.Of(connectclient.NewSecret("rporg_test"))
 }
 
-// pass lets time pass, and everybody do what is due in it.
+// pass lets simulated time pass, which takes none, and everybody do what is due
+// in it.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -230,7 +231,7 @@ func TestListingDoesNotUndoWhatWasWrittenMeanwhile(t *testing.T) {
 		o.woken()
 
 		o.meanwhile(func() { // after the server has read its rows
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // simulated: what follows is written later than the listing began
 			store.Put(thing{ID: "3", Name: "three"})
 			store.Put(thing{ID: "1", Name: "one", Content: "new"})
 			store.Remove("2")

@@ -71,8 +71,8 @@ func measureArtefacts(ctx context.Context, c *cluster.Cluster, binary string, n 
 	if err != nil {
 		return r, err
 	}
-	defer b.sim.Close()
-	sim, url := b.sim, b.url
+	defer b.Sim.Close()
+	sim, url := b.Sim, b.URL
 
 	manager, err := c.StartManager(ctx, binary, "--connect-api-url="+url)
 	if err != nil {

@@ -108,7 +108,7 @@ func offline(ctx context.Context, numbers []int) error {
 
 // benchFleet is an organisation with n devices, and a running operator.
 type benchFleet struct {
-	*bench
+	cluster.Connect
 	cluster *cluster.Cluster
 	manager *cluster.Manager
 	n       int
@@ -121,11 +121,11 @@ func withFleet(ctx context.Context, n int, measure func(*benchFleet) error, flag
 		if err != nil {
 			return err
 		}
-		defer b.sim.Close()
+		defer b.Sim.Close()
 		for i := range n {
-			b.org.AddDevice(connectsim.Device{Name: deploymentName(i), SerialNumber: deploymentName(i)})
+			b.Org.AddDevice(connectsim.Device{Name: deploymentName(i), SerialNumber: deploymentName(i)})
 		}
-		manager, err := c.StartManager(ctx, binary, append([]string{"--connect-api-url=" + b.url}, flags...)...)
+		manager, err := c.StartManager(ctx, binary, append([]string{"--connect-api-url=" + b.URL}, flags...)...)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func withFleet(ctx context.Context, n int, measure func(*benchFleet) error, flag
 		if err := manager.WaitReady(ctx); err != nil {
 			return err
 		}
-		f := &benchFleet{bench: b, cluster: c, manager: manager, n: n, began: time.Now()}
+		f := &benchFleet{Connect: b, cluster: c, manager: manager, n: n, began: time.Now()}
 		if err := c.Client.Create(ctx, artefact("default", 0)); err != nil {
 			return err
 		}
@@ -156,7 +156,7 @@ func (f *benchFleet) rollout(ctx context.Context) (rollout, error) {
 	if err := f.apply(ctx); err != nil {
 		return r, err
 	}
-	if err := until(ctx, func() (bool, error) { return f.sim.Count(postDeployment) >= f.n, nil }); err != nil {
+	if err := until(ctx, func() (bool, error) { return f.Sim.Count(postDeployment) >= f.n, nil }); err != nil {
 		return r, err
 	}
 	r.made = time.Since(f.began)
@@ -164,9 +164,9 @@ func (f *benchFleet) rollout(ctx context.Context) (rollout, error) {
 		return r, err
 	}
 	r.all = time.Since(f.began)
-	r.requests = float64(f.sim.Count("")) / float64(f.n)
-	r.polls = float64(f.sim.Count("GET /organisation/deployments/{id}")) / float64(f.n)
-	r.throttled = throttled(f.sim.Journal())
+	r.requests = float64(f.Sim.Count("")) / float64(f.n)
+	r.polls = float64(f.Sim.Count("GET /organisation/deployments/{id}")) / float64(f.n)
+	r.throttled = throttled(f.Sim.Journal())
 	var err error
 	if r.residentAtEnd, err = f.manager.ResidentBytes(); err != nil {
 		return r, err
@@ -184,12 +184,12 @@ func (f *benchFleet) rollout(ctx context.Context) (rollout, error) {
 func (f *benchFleet) install(ctx context.Context) {
 	for pause(ctx, time.Second) == nil {
 		now := time.Now()
-		for _, d := range f.org.Deployments("") {
+		for _, d := range f.Org.Deployments("") {
 			switch {
 			case d.State == connectsim.Pending && now.Sub(d.CreatedAt) >= 2*time.Second:
-				f.org.MoveDeployment(d.ID, connectsim.InProgress, "")
+				f.Org.MoveDeployment(d.ID, connectsim.InProgress, "")
 			case d.State == connectsim.InProgress && now.Sub(d.UpdatedAt) >= 10*time.Second:
-				f.org.MoveDeployment(d.ID, connectsim.Succeeded, "")
+				f.Org.MoveDeployment(d.ID, connectsim.Succeeded, "")
 			}
 		}
 	}
@@ -200,7 +200,7 @@ func (f *benchFleet) staleness(ctx context.Context) (staleness, error) {
 	if err := f.apply(ctx); err != nil {
 		return s, err
 	}
-	if err := until(ctx, func() (bool, error) { return f.sim.Count(postDeployment) >= f.n, nil }); err != nil {
+	if err := until(ctx, func() (bool, error) { return f.Sim.Count(postDeployment) >= f.n, nil }); err != nil {
 		return s, err
 	}
 	// The windows in which they were made say nothing about those after.
@@ -211,7 +211,7 @@ func (f *benchFleet) staleness(ctx context.Context) (staleness, error) {
 	if err := f.urgencies(ctx, &s, 3*window+s.best); err != nil {
 		return s, err
 	}
-	journal := f.sim.Journal()
+	journal := f.Sim.Journal()
 	s.mean, s.worst = looks(journal, steady)
 	s.throttled = throttled(journal)
 	var err error
@@ -245,7 +245,7 @@ func (f *benchFleet) cancel(ctx context.Context, i int) (time.Duration, error) {
 	if err := f.cluster.Client.Patch(ctx, obj, merge(`{"spec":{"cancel":true}}`)); err != nil {
 		return 0, err
 	}
-	err := soon(ctx, func() bool { return f.sim.Count(putCancel) > i })
+	err := soon(ctx, func() bool { return f.Sim.Count(putCancel) > i })
 	return time.Since(began), err
 }
 

@@ -43,8 +43,8 @@ func keys(ctx context.Context, n int) error {
 				if err != nil {
 					return err
 				}
-				defer b.sim.Close()
-				manager, err := c.StartManager(ctx, binary, "--connect-api-url="+b.url, "--api-qps=1000")
+				defer b.Sim.Close()
+				manager, err := c.StartManager(ctx, binary, "--connect-api-url="+b.URL, "--api-qps=1000")
 				if err != nil {
 					return err
 				}
@@ -71,9 +71,9 @@ func keys(ctx context.Context, n int) error {
 				if err != nil {
 					return err
 				}
-				posts, patches := b.sim.Count("POST "+what.route), b.sim.Count("PATCH "+what.route+"/{id}")
+				posts, patches := b.Sim.Count("POST "+what.route), b.Sim.Count("PATCH "+what.route+"/{id}")
 				fmt.Printf("| %d %s | %s | %d | %d | %d | %.2f | %.2f | %.1f s | %d MiB |\n", n, what.name, revision, posts, patches,
-					b.sim.Count("")-posts-patches, float64(resources)/float64(n), float64(others)/float64(n), took.Seconds(), resident>>20)
+					b.Sim.Count("")-posts-patches, float64(resources)/float64(n), float64(others)/float64(n), took.Seconds(), resident>>20)
 				return nil
 			})
 			if err != nil {

@@ -18,6 +18,9 @@ import (
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/test/cluster"
 )
 
@@ -95,6 +98,15 @@ func memory() string {
 		}
 	}
 	return "memory unknown"
+}
+
+// connect starts a simulated Connect and puts its token where resources look for it.
+func connect(ctx context.Context, c *cluster.Cluster, options connectsim.Options) (cluster.Connect, error) {
+	connect, err := cluster.ServeConnect(options)
+	if err != nil {
+		return connect, err
+	}
+	return connect, c.PutToken(ctx, metav1.NamespaceDefault, connect.Token)
 }
 
 // withCluster runs one measurement on a control plane of its own, so that none

@@ -41,7 +41,7 @@ var _ = Describe("An Artefact", func() {
 				Expect(f.Create(ctx, kiosk)).To(Succeed())
 				Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 
-				published := f.org.Artefacts()
+				published := f.Org.Artefacts()
 				Expect(published).To(HaveLen(1))
 				Expect(published[0].Name).To(Equal("kiosk-v1.0"))
 				Expect(published[0].URI).To(Equal(kiosk.Spec.URI))
@@ -53,13 +53,13 @@ var _ = Describe("An Artefact", func() {
 
 				Expect(f.Delete(ctx, kiosk)).To(Succeed())
 				Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
-				Expect(f.org.Artefacts()).To(BeEmpty())
+				Expect(f.Org.Artefacts()).To(BeEmpty())
 			})
 
 			It("is adopted when it is there already, and then outlives its resource", func(ctx context.Context) {
 				kiosk := f.artefact("kiosk")
 				kiosk.Spec.Name = "Kiosk 1.0"
-				there := f.org.AddArtefact("Kiosk 1.0", kiosk.Spec.URI, strings.ToUpper(kiosk.Spec.Checksum))
+				there := f.Org.AddArtefact("Kiosk 1.0", kiosk.Spec.URI, strings.ToUpper(kiosk.Spec.Checksum))
 				Expect(f.Create(ctx, kiosk)).To(Succeed())
 				Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 				Expect(kiosk.Status.ID).To(Equal(there.ID))
@@ -68,8 +68,8 @@ var _ = Describe("An Artefact", func() {
 
 				Expect(f.Delete(ctx, kiosk)).To(Succeed())
 				Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
-				Expect(f.org.Artefacts()).To(HaveLen(1))
-				Expect(f.sim.Count(postArtefact)).To(BeZero())
+				Expect(f.Org.Artefacts()).To(HaveLen(1))
+				Expect(f.Sim.Count(postArtefact)).To(BeZero())
 			})
 		})
 	}
@@ -79,14 +79,14 @@ var _ = Describe("An Artefact", func() {
 
 		It("says what is in the way when its name belongs to other content", func(ctx context.Context) {
 			f.start(ctx)
-			other := f.org.AddArtefact("kiosk", "https://user:"+uriSecret+"@elsewhere.example.com/kiosk.swu?"+uriSecret, strings.Repeat("f", 64))
+			other := f.Org.AddArtefact("kiosk", "https://user:"+uriSecret+"@elsewhere.example.com/kiosk.swu?"+uriSecret, strings.Repeat("f", 64))
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(And(HavePrefix("False Conflict"),
 				ContainSubstring("https://elsewhere.example.com/kiosk.swu"), ContainSubstring("https://updates.example.com/kiosk.swu"),
 				ContainSubstring("give this one another spec.name")))
 
-			f.org.RemoveArtefact(other.ID)
+			f.Org.RemoveArtefact(other.ID)
 			f.annotate(ctx, kiosk, v1alpha1.AnnotationReconcileRequestedAt, "now")
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 			Expect(kiosk.Status.LastHandledReconcileAt).To(Equal("now"))
@@ -107,7 +107,7 @@ var _ = Describe("An Artefact", func() {
 			By("not touching the remote object when the second goes")
 			Expect(f.Delete(ctx, second)).To(Succeed())
 			Eventually(f.gone(ctx, second)).Should(BeTrue())
-			Expect(f.org.Artefacts()).To(HaveLen(1))
+			Expect(f.Org.Artefacts()).To(HaveLen(1))
 			Consistently(f.ready(ctx, first)).Should(HavePrefix("True Available"))
 
 			By("passing on when the owner goes")
@@ -117,7 +117,7 @@ var _ = Describe("An Artefact", func() {
 			Eventually(f.ready(ctx, second)).Should(HavePrefix("False AlreadyClaimed"))
 			Expect(f.Delete(ctx, first)).To(Succeed())
 			Eventually(f.ready(ctx, second)).Should(HavePrefix("True Available"))
-			Expect(f.org.Artefacts()).To(HaveLen(1))
+			Expect(f.Org.Artefacts()).To(HaveLen(1))
 		})
 
 		It("is made again when somebody removes it", func(ctx context.Context) {
@@ -127,9 +127,9 @@ var _ = Describe("An Artefact", func() {
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 			was := kiosk.Status.ID
 
-			f.org.RemoveArtefact(was)
-			Eventually(f.org.Artefacts).Should(HaveLen(1))
-			Eventually(func() string { f.ready(ctx, kiosk)(); return kiosk.Status.ID }).Should(Equal(f.org.Artefacts()[0].ID))
+			f.Org.RemoveArtefact(was)
+			Eventually(f.Org.Artefacts).Should(HaveLen(1))
+			Eventually(func() string { f.ready(ctx, kiosk)(); return kiosk.Status.ID }).Should(Equal(f.Org.Artefacts()[0].ID))
 			Expect(kiosk.Status.ID).NotTo(Equal(was))
 		})
 
@@ -140,7 +140,7 @@ var _ = Describe("An Artefact", func() {
 			Eventually(f.ready(ctx, first)).Should(HavePrefix("True Available"))
 
 			kiosk := f.artefact("kiosk")
-			there := f.org.AddArtefact("kiosk", kiosk.Spec.URI, kiosk.Spec.Checksum)
+			there := f.Org.AddArtefact("kiosk", kiosk.Spec.URI, kiosk.Spec.Checksum)
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 			Expect(kiosk.Status.ID).To(Equal(there.ID))
@@ -148,13 +148,13 @@ var _ = Describe("An Artefact", func() {
 		})
 
 		It("shows Connect's words when Connect refuses it", func(ctx context.Context) {
-			f.sim.Inject(connectsim.Fault{Route: postArtefact, Status: 422, Body: `{"message":"Validation failed: Uri must be reachable"}`, ContentType: "application/json"})
+			f.Sim.Inject(connectsim.Fault{Route: postArtefact, Status: 422, Body: `{"message":"Validation failed: Uri must be reachable"}`, ContentType: "application/json"})
 			f.start(ctx)
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(And(HavePrefix("False Invalid"), ContainSubstring("Uri must be reachable")))
 			Expect(kiosk.Annotations).NotTo(HaveKey(v1alpha1.AnnotationCreateIntent))
-			Expect(f.sim.Count(postArtefact)).To(Equal(2), "one POST, one more after looking again")
+			Expect(f.Sim.Count(postArtefact)).To(Equal(2), "one POST, one more after looking again")
 		})
 
 		It("stays in Connect when it was deployed, and says so", func(ctx context.Context) {
@@ -162,10 +162,10 @@ var _ = Describe("An Artefact", func() {
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
-			f.org.MarkDeployed(kiosk.Status.ID)
+			f.Org.MarkDeployed(kiosk.Status.ID)
 			Expect(f.Delete(ctx, kiosk)).To(Succeed())
 			Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
-			Expect(f.org.Artefacts()).To(HaveLen(1))
+			Expect(f.Org.Artefacts()).To(HaveLen(1))
 			Eventually(f.events(ctx, kiosk.Name)).Should(ContainElement("ArtefactRetained"))
 		})
 
@@ -174,7 +174,7 @@ var _ = Describe("An Artefact", func() {
 			left, adopted := f.artefact("left"), f.artefact("adopted")
 			left.Spec.DeletionPolicy = v1alpha1.DeletionPolicyOrphan
 			adopted.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete
-			f.org.AddArtefact("adopted", adopted.Spec.URI, adopted.Spec.Checksum)
+			f.Org.AddArtefact("adopted", adopted.Spec.URI, adopted.Spec.Checksum)
 			for _, obj := range []*v1alpha1.Artefact{left, adopted} {
 				Expect(f.Create(ctx, obj)).To(Succeed())
 				Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
@@ -183,8 +183,8 @@ var _ = Describe("An Artefact", func() {
 				Expect(f.Delete(ctx, obj)).To(Succeed())
 				Eventually(f.gone(ctx, obj)).Should(BeTrue())
 			}
-			Expect(f.org.Artefacts()).To(HaveLen(1))
-			Expect(f.org.Artefacts()[0].Name).To(Equal("left"))
+			Expect(f.Org.Artefacts()).To(HaveLen(1))
+			Expect(f.Org.Artefacts()[0].Name).To(Equal("left"))
 		})
 
 		It("is blocked from deletion by a refusal, and let go when told to", func(ctx context.Context) {
@@ -192,7 +192,7 @@ var _ = Describe("An Artefact", func() {
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
-			f.sim.Inject(connectsim.Fault{Route: "DELETE /organisation/artefacts/{id}", Status: 422, Body: `{"message":"The organisation is locked"}`})
+			f.Sim.Inject(connectsim.Fault{Route: "DELETE /organisation/artefacts/{id}", Status: 422, Body: `{"message":"The organisation is locked"}`})
 			Expect(f.Delete(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(And(HavePrefix("False DeletionRefused"), ContainSubstring("The organisation is locked"), ContainSubstring("Orphan")))
 			kiosk.Spec.DeletionPolicy = v1alpha1.DeletionPolicyOrphan
@@ -209,7 +209,7 @@ var _ = Describe("An Artefact", func() {
 				f.ready(ctx, kiosk)()
 				return meta.IsStatusConditionTrue(kiosk.Status.Conditions, v1alpha1.ConditionSuspended)
 			}).Should(BeTrue())
-			Expect(f.sim.Count("")).To(BeZero())
+			Expect(f.Sim.Count("")).To(BeZero())
 
 			f.annotate(ctx, kiosk, v1alpha1.AnnotationSuspend, nil)
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
@@ -225,7 +225,7 @@ var _ = Describe("An Artefact", func() {
 		It("can be imported by its id, and restored from a backup", func(ctx context.Context) {
 			f.start(ctx)
 			kiosk := f.artefact("kiosk")
-			there := f.org.AddArtefact("kiosk", kiosk.Spec.URI, kiosk.Spec.Checksum)
+			there := f.Org.AddArtefact("kiosk", kiosk.Spec.URI, kiosk.Spec.Checksum)
 			kiosk.Annotations = map[string]string{v1alpha1.AnnotationID: there.ID}
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
@@ -245,11 +245,11 @@ var _ = Describe("An Artefact", func() {
 			Expect(f.Patch(ctx, made, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`)))).To(Succeed())
 			Expect(f.Delete(ctx, made)).To(Succeed())
 			Expect(f.Create(ctx, backup)).To(Succeed())
-			posts := f.sim.Count(postArtefact)
+			posts := f.Sim.Count(postArtefact)
 			f.start(ctx)
 			Eventually(f.ready(ctx, backup)).Should(HavePrefix("True Available"))
 			Expect(backup.Status.Adopted).To(BeFalse(), "the operator made it, before the backup")
-			Expect(f.sim.Count(postArtefact)).To(Equal(posts))
+			Expect(f.Sim.Count(postArtefact)).To(Equal(posts))
 		})
 	})
 
@@ -267,7 +267,7 @@ var _ = Describe("An Artefact", func() {
 			secret := &corev1.Secret{ObjectMeta: f.meta("later"), StringData: map[string]string{"token": "x"}}
 			Expect(f.Create(ctx, secret)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(And(HavePrefix("Unknown AccessTokenMissing"), ContainSubstring(`under the key "value"`)))
-			secret.StringData = map[string]string{"value": f.token}
+			secret.StringData = map[string]string{"value": f.Token}
 			Expect(f.Update(ctx, secret)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 		})
@@ -279,11 +279,11 @@ var _ = Describe("An Artefact", func() {
 			}
 			last := f.artefact("kiosk-28")
 			Eventually(f.ready(ctx, last)).Should(HavePrefix("False AccessTokenRejected"))
-			Consistently(func() int { return f.sim.Count("") }).Should(BeNumerically("<=", 5))
+			Consistently(func() int { return f.Sim.Count("") }).Should(BeNumerically("<=", 5))
 
-			f.putToken(ctx, f.token)
+			f.putToken(ctx, f.Token)
 			Eventually(f.readyCount(ctx, &v1alpha1.ArtefactList{})).Should(Equal(29))
-			Expect(f.org.Artefacts()).To(HaveLen(29))
+			Expect(f.Org.Artefacts()).To(HaveLen(29))
 		})
 
 		It("is told when its token stops working, and goes on with a new one", func(ctx context.Context) {
@@ -292,20 +292,20 @@ var _ = Describe("An Artefact", func() {
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
-			f.sim.RevokeToken(f.token)
+			f.Sim.RevokeToken(f.Token)
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("False AccessTokenRejected"))
 			rotated := connectsim.NewSecret("rporg_")
-			f.org.AddToken(rotated)
+			f.Org.AddToken(rotated)
 			f.putToken(ctx, rotated)
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 		})
 
 		It("tries a rejected token again as soon as somebody touches its Secret", func(ctx context.Context) {
-			f.sim.RevokeToken(f.token)
+			f.Sim.RevokeToken(f.Token)
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("False AccessTokenRejected"))
-			f.org.AddToken(f.token) // somebody has set the organisation right
+			f.Org.AddToken(f.Token) // somebody has set the organisation right
 			f.annotate(ctx, &corev1.Secret{ObjectMeta: f.meta("connect-access-token")}, "example.com/token", "works again")
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 		})
@@ -317,7 +317,7 @@ var _ = Describe("An Artefact", func() {
 			Expect(f.Delete(ctx, &corev1.Secret{ObjectMeta: f.meta("connect-access-token")})).To(Succeed())
 			Expect(f.Delete(ctx, kiosk)).To(Succeed())
 			Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
-			Expect(f.org.Artefacts()).To(BeEmpty())
+			Expect(f.Org.Artefacts()).To(BeEmpty())
 		})
 
 		It("says how to let go when no token is left", func(ctx context.Context) {
@@ -369,12 +369,12 @@ var _ = Describe("An Artefact", func() {
 		Expect(f.Create(ctx, kiosk)).To(Succeed())
 		Expect(f.Create(ctx, key)).To(Succeed())
 		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("False AccessTokenRejected"))
-		f.putToken(ctx, f.token)
+		f.putToken(ctx, f.Token)
 		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"), "though the older revision answers 404 to a listing of keys")
 
 		By("taking what is gone for deleted")
-		f.org.RemoveArtefact(kiosk.Status.ID)
+		f.Org.RemoveArtefact(kiosk.Status.ID)
 		Expect(f.Delete(ctx, kiosk)).To(Succeed())
 		Eventually(f.gone(ctx, kiosk)).Should(BeTrue())
 	},
@@ -392,24 +392,19 @@ var _ = Describe("An Artefact", func() {
 			Eventually(f.ready(ctx, before)).Should(HavePrefix("True Available"))
 			version := before.ResourceVersion
 
-			f.sim.Inject(connectsim.Fault{Status: 503, Body: "<html>down for maintenance</html>", ContentType: "text/html"})
+			f.Sim.Inject(connectsim.Fault{Status: 503, Body: "<html>down for maintenance</html>", ContentType: "text/html"})
 			during := f.artefact("during")
 			Expect(f.Create(ctx, during)).To(Succeed())
 			Eventually(f.ready(ctx, during)).Should(HavePrefix("Unknown ConnectUnavailable"))
 			Consistently(f.ready(ctx, before)).Should(HavePrefix("True Available"))
 			Expect(before.ResourceVersion).To(Equal(version), "an outage writes nothing to what is Ready")
 
-			f.sim.ClearFaults()
+			f.Sim.ClearFaults()
 			Eventually(f.ready(ctx, during)).Should(HavePrefix("True Available"))
 		})
 
 		It("waits for the next hour when the budget is spent, without a word to what is Ready", func(ctx context.Context) {
-			f.sim = connectsim.New(connectsim.Options{RateLimit: 20, Window: 5 * time.Second})
-			f.org = f.sim.AddOrganisation(f.token)
-			var err error
-			f.url, err = f.sim.Start("")
-			Expect(err).NotTo(HaveOccurred())
-			DeferCleanup(f.sim.Close)
+			f = newFleet(ctx, connectsim.Options{RateLimit: 20, Window: 5 * time.Second})
 			f.start(ctx)
 			seen := map[string]bool{}
 			for i := range 60 {
@@ -426,32 +421,32 @@ var _ = Describe("An Artefact", func() {
 				return f.readyCount(ctx, &list)()
 			}).WithTimeout(time.Minute).Should(Equal(60))
 			Expect(seen).To(HaveKey("Throttled"))
-			for _, r := range f.sim.Journal() {
+			for _, r := range f.Sim.Journal() {
 				Expect(r.Status).NotTo(Equal(429))
 			}
 		})
 
 		It("is made exactly once through kill -9, lost responses and errors", func(ctx context.Context) {
-			f.sim.SetLatency(20 * time.Millisecond)
-			f.sim.Inject(connectsim.Fault{Route: postArtefact, Skip: 3, Times: 6, After: true, Drop: true})
-			f.sim.Inject(connectsim.Fault{Route: postArtefact, Skip: 15, Times: 6, After: true, Status: 502, Body: "<html><h1>502 Bad Gateway</h1></html>", ContentType: "text/html"})
-			f.sim.Inject(connectsim.Fault{Route: postArtefact, Skip: 25, Times: 5, Status: 502, Body: "<html><h1>502 Bad Gateway</h1></html>", ContentType: "text/html"})
+			f.Sim.SetLatency(20 * time.Millisecond)
+			f.Sim.Inject(connectsim.Fault{Route: postArtefact, Skip: 3, Times: 6, After: true, Drop: true})
+			f.Sim.Inject(connectsim.Fault{Route: postArtefact, Skip: 15, Times: 6, After: true, Status: 502, Body: "<html><h1>502 Bad Gateway</h1></html>", ContentType: "text/html"})
+			f.Sim.Inject(connectsim.Fault{Route: postArtefact, Skip: 25, Times: 5, Status: 502, Body: "<html><h1>502 Bad Gateway</h1></html>", ContentType: "text/html"})
 			for i := range 60 {
 				Expect(f.Create(ctx, f.artefact(fmt.Sprintf("kiosk-%02d", i)))).To(Succeed())
 			}
 			for kills := range 8 {
 				f.start(ctx, "--max-concurrent-reconciles=4")
-				Eventually(func() int { return len(f.org.Artefacts()) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 6*(kills+1)))
+				Eventually(func() int { return len(f.Org.Artefacts()) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 6*(kills+1)))
 				f.kill()
 			}
 			f.start(ctx)
 			Eventually(f.readyCount(ctx, &v1alpha1.ArtefactList{})).WithTimeout(time.Minute).Should(Equal(60))
 			names := map[string]int{}
-			for _, a := range f.org.Artefacts() {
+			for _, a := range f.Org.Artefacts() {
 				names[a.Name]++
 			}
 			Expect(names).To(HaveLen(60))
-			Expect(f.org.Artefacts()).To(HaveLen(60))
+			Expect(f.Org.Artefacts()).To(HaveLen(60))
 			var list v1alpha1.ArtefactList
 			Expect(f.List(ctx, &list, client.InNamespace(f.ns))).To(Succeed())
 			for _, a := range list.Items {
@@ -468,18 +463,18 @@ var _ = Describe("An Artefact", func() {
 			Expect(f.Create(ctx, f.artefact(fmt.Sprintf("kiosk-%03d", i)))).To(Succeed())
 		}
 		Eventually(f.readyCount(ctx, &v1alpha1.ArtefactList{})).WithTimeout(time.Minute).Should(Equal(300))
-		Expect(f.sim.Count(postArtefact)).To(Equal(300))
-		Expect(f.sim.Count("")-300).To(BeNumerically("<=", 8), "other requests")
+		Expect(f.Sim.Count(postArtefact)).To(Equal(300))
+		Expect(f.Sim.Count("")-300).To(BeNumerically("<=", 8), "other requests")
 		resources, events := f.settledWrites(began)
 		Expect(resources).To(BeNumerically("<=", 900), "writes to 300 resources")
 		Expect(events).To(BeNumerically("<=", 300))
 
 		By("restarting")
 		f.stop()
-		f.sim.ResetJournal()
+		f.Sim.ResetJournal()
 		f.start(ctx)
 		restarted := time.Now()
-		Eventually(func() int { return f.sim.Count(listArtefact) }).Should(Equal(3))
+		Eventually(func() int { return f.Sim.Count(listArtefact) }).Should(Equal(3))
 		reconciles := func() float64 {
 			n, err := f.manager.Metric(ctx, "controller_runtime_reconcile_total", `controller="artefact"`)
 			Expect(err).NotTo(HaveOccurred())
@@ -491,7 +486,7 @@ var _ = Describe("An Artefact", func() {
 
 		By("being silent")
 		Consistently(reconciles).WithTimeout(3 * time.Second).Should(Equal(settled))
-		Expect(f.sim.Count("")).To(BeNumerically("<=", 8))
+		Expect(f.Sim.Count("")).To(BeNumerically("<=", 8))
 		writes, events, others, err := control.OperatorWrites(restarted)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(writes + events + others).To(BeZero())
@@ -499,6 +494,6 @@ var _ = Describe("An Artefact", func() {
 		metrics, err := f.manager.Metrics(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(metrics).To(ContainSubstring("rpi_connect_budget_remaining"))
-		Expect(metrics).NotTo(ContainSubstring(f.token))
+		Expect(metrics).NotTo(ContainSubstring(f.Token))
 	})
 })

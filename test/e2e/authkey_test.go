@@ -40,7 +40,7 @@ func (f *fleet) secretOf(ctx context.Context, name string) func() *corev1.Secret
 // live gives the keys of the organisation that a device could use.
 func (f *fleet) live() []connectsim.AuthKey {
 	var live []connectsim.AuthKey
-	for _, k := range f.org.AuthKeys() {
+	for _, k := range f.Org.AuthKeys() {
 		if k.Usable(time.Now()) {
 			live = append(live, k)
 		}
@@ -80,7 +80,7 @@ var _ = Describe("An AuthKey", func() {
 			Eventually(f.ready(ctx, key)).Should(HavePrefix(`True Usable: The key is in Secret "pi5-001" and can be used until`))
 			Eventually(f.events(ctx, key.Name)).Should(ConsistOf("SecretWritten", "Created"))
 
-			made := f.org.AuthKeys()
+			made := f.Org.AuthKeys()
 			Expect(made).To(HaveLen(1))
 			Expect(made[0].Description).To(Equal("pi5-001"))
 			Expect(made[0].DeviceName).To(Equal("pi5-001"))
@@ -96,11 +96,11 @@ var _ = Describe("An AuthKey", func() {
 
 			By("doing nothing more after a restart")
 			f.stop()
-			f.sim.ResetJournal()
+			f.Sim.ResetJournal()
 			f.start(ctx)
-			Eventually(func() int { return f.sim.Count("") }).Should(BeNumerically(">=", 1))
+			Eventually(func() int { return f.Sim.Count("") }).Should(BeNumerically(">=", 1))
 			Consistently(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
-			Expect(f.sim.Count("GET /organisation/auth-keys")).To(Equal(f.sim.Count("")))
+			Expect(f.Sim.Count("GET /organisation/auth-keys")).To(Equal(f.Sim.Count("")))
 		})
 	}
 
@@ -114,11 +114,11 @@ var _ = Describe("An AuthKey", func() {
 			key := f.authKey("pi5-001")
 			Expect(f.Create(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
-			pi := connectsim.NewPi(f.url, "raspberrypi", "10000000a1b2c3d4")
+			pi := connectsim.NewPi(f.URL, "raspberrypi", "10000000a1b2c3d4")
 			Expect(pi.SignInWithAuthKey(ctx, string(f.secretOf(ctx, "pi5-001")().Data["auth.key"]))).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Exchanged: A device signed in with the key at"))
 			Expect(key.Status.ExchangedAt).NotTo(BeNil())
-			Expect(f.org.Devices()).To(ContainElement(HaveField("Name", "pi5-001")))
+			Expect(f.Org.Devices()).To(ContainElement(HaveField("Name", "pi5-001")))
 		})
 
 		It("is followed by a new key once it was used, if it is renewed always", func(ctx context.Context) {
@@ -127,7 +127,7 @@ var _ = Describe("An AuthKey", func() {
 			Expect(f.Create(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 			was := key.Status.ID
-			pi := connectsim.NewPi(f.url, "raspberrypi", "10000000a1b2c3d4")
+			pi := connectsim.NewPi(f.URL, "raspberrypi", "10000000a1b2c3d4")
 			Expect(pi.SignInWithAuthKey(ctx, string(f.secretOf(ctx, "pi5-001")().Data["auth.key"]))).To(Succeed())
 			Eventually(func() string { f.ready(ctx, key)(); return key.Status.ID }).ShouldNot(Equal(was))
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
@@ -143,13 +143,13 @@ var _ = Describe("An AuthKey", func() {
 			key.Spec.Description, key.Spec.Tags, key.Spec.Secret.Labels = "Lobby", nil, map[string]string{"room": "lobby"}
 			Expect(f.Update(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
-			Expect(f.org.AuthKeys()).To(ConsistOf(And(HaveField("ID", was), HaveField("Description", "Lobby"), HaveField("Tags", BeEmpty()))))
+			Expect(f.Org.AuthKeys()).To(ConsistOf(And(HaveField("ID", was), HaveField("Description", "Lobby"), HaveField("Tags", BeEmpty()))))
 			Eventually(func() map[string]string { return f.secretOf(ctx, "pi5-001")().Labels }).Should(Equal(map[string]string{"room": "lobby"}))
 
 			key.Spec.TTLDays, key.Spec.Secret.Labels = 7, nil
 			Expect(f.Update(ctx, key)).To(Succeed())
 			Eventually(func() string { f.ready(ctx, key)(); return key.Status.ID }).ShouldNot(Equal(was))
-			Eventually(f.org.AuthKeys).Should(HaveLen(1), "the key before is revoked")
+			Eventually(f.Org.AuthKeys).Should(HaveLen(1), "the key before is revoked")
 			Eventually(func() []string { return f.delivered(ctx) }).Should(HaveLen(1))
 			Eventually(func() map[string]string { return f.secretOf(ctx, "pi5-001")().Labels }).Should(BeEmpty())
 		})
@@ -162,7 +162,7 @@ var _ = Describe("An AuthKey", func() {
 			Expect(f.Update(ctx, key)).To(Succeed())
 			Eventually(f.secretOf(ctx, "lobby")).ShouldNot(BeNil())
 			Eventually(f.secretOf(ctx, "pi5-001")).Should(BeNil())
-			Eventually(f.org.AuthKeys).Should(HaveLen(1))
+			Eventually(f.Org.AuthKeys).Should(HaveLen(1))
 			Eventually(func() []string { return f.delivered(ctx) }).Should(HaveLen(1))
 		})
 
@@ -173,16 +173,16 @@ var _ = Describe("An AuthKey", func() {
 			was := key.Status.ID
 			Expect(f.Delete(ctx, f.secretOf(ctx, "pi5-001")())).To(Succeed())
 			Eventually(func() []string { return f.delivered(ctx) }).Should(HaveLen(1))
-			Eventually(f.org.AuthKeys).Should(ConsistOf(HaveField("ID", Not(Equal(was)))))
+			Eventually(f.Org.AuthKeys).Should(ConsistOf(HaveField("ID", Not(Equal(was)))))
 		})
 
 		It("says so when somebody revokes it", func(ctx context.Context) {
 			key := f.authKey("pi5-001")
 			Expect(f.Create(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
-			f.org.RemoveAuthKey(key.Status.ID)
+			f.Org.RemoveAuthKey(key.Status.ID)
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("False Revoked"))
-			Consistently(f.org.AuthKeys).Should(BeEmpty(), "whoever revoked it meant it")
+			Consistently(f.Org.AuthKeys).Should(BeEmpty(), "whoever revoked it meant it")
 		})
 
 		It("never touches a Secret that is not its own, and makes no key for it", func(ctx context.Context) {
@@ -191,7 +191,7 @@ var _ = Describe("An AuthKey", func() {
 			key := f.authKey("pi5-001")
 			Expect(f.Create(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(And(HavePrefix("False SecretConflict"), ContainSubstring("choose another spec.secret.name")))
-			Expect(f.sim.Count(postAuthKey)).To(BeZero())
+			Expect(f.Sim.Count(postAuthKey)).To(BeZero())
 			Expect(f.secretOf(ctx, "pi5-001")().Data).To(HaveKeyWithValue("auth.key", []byte("theirs")))
 
 			Expect(f.Delete(ctx, theirs)).To(Succeed())
@@ -207,7 +207,7 @@ var _ = Describe("An AuthKey", func() {
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 			Expect(f.Delete(ctx, key)).To(Succeed())
 			Eventually(f.gone(ctx, key)).Should(BeTrue())
-			Expect(f.org.AuthKeys()).To(BeEmpty())
+			Expect(f.Org.AuthKeys()).To(BeEmpty())
 			Eventually(f.secretOf(ctx, "pi5-001")).Should(BeNil())
 		})
 
@@ -220,7 +220,7 @@ var _ = Describe("An AuthKey", func() {
 			Expect(f.Delete(ctx, key)).To(Succeed())
 			f.start(ctx)
 			Eventually(f.gone(ctx, key)).Should(BeTrue())
-			Expect(f.org.AuthKeys()).To(BeEmpty())
+			Expect(f.Org.AuthKeys()).To(BeEmpty())
 		})
 
 		It("is taken up again after a restore", func(ctx context.Context) {
@@ -237,7 +237,7 @@ var _ = Describe("An AuthKey", func() {
 			Expect(f.Create(ctx, restored)).To(Succeed())
 			f.start(ctx)
 			Eventually(f.ready(ctx, restored)).Should(HavePrefix("True Usable"))
-			Expect(f.sim.Count(postAuthKey)).To(Equal(1))
+			Expect(f.Sim.Count(postAuthKey)).To(Equal(1))
 			Expect(restored.Status.Adopted).To(BeFalse())
 			Eventually(func() bool { return metav1.IsControlledBy(f.secretOf(ctx, "pi5-001")(), restored) }).Should(BeTrue())
 		})
@@ -250,7 +250,7 @@ var _ = Describe("An AuthKey", func() {
 		Expect(f.Create(ctx, key)).To(Succeed())
 		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 		was := key.Status.ID
-		pi := connectsim.NewPi(f.url, "raspberrypi", "10000000a1b2c3d4")
+		pi := connectsim.NewPi(f.URL, "raspberrypi", "10000000a1b2c3d4")
 		Expect(pi.SignInWithAuthKey(ctx, string(f.secretOf(ctx, "pi5-001")().Data["auth.key"]))).To(Succeed())
 		key.Spec.DeviceName = "pi5-002"
 		Expect(f.Update(ctx, key)).To(Succeed())
@@ -261,7 +261,7 @@ var _ = Describe("An AuthKey", func() {
 
 	It("leaves no key lying about when responses are lost", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{})
-		f.sim.Inject(connectsim.Fault{Route: postAuthKey, Skip: 2, Times: 3, After: true, Drop: true})
+		f.Sim.Inject(connectsim.Fault{Route: postAuthKey, Skip: 2, Times: 3, After: true, Drop: true})
 		f.start(ctx)
 		for i := range 12 {
 			Expect(f.Create(ctx, f.authKey(fmt.Sprintf("pi5-%03d", i)))).To(Succeed())
@@ -273,7 +273,7 @@ var _ = Describe("An AuthKey", func() {
 
 	It("warns once when a response is lost that nobody can look for", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{Revision: connectsim.Older})
-		f.sim.Inject(connectsim.Fault{Route: postAuthKey, Times: 1, After: true, Drop: true})
+		f.Sim.Inject(connectsim.Fault{Route: postAuthKey, Times: 1, After: true, Drop: true})
 		f.start(ctx)
 		key := f.authKey("pi5-001")
 		Expect(f.Create(ctx, key)).To(Succeed())
@@ -291,7 +291,7 @@ var _ = Describe("An AuthKey", func() {
 		}
 		for kills := range 8 {
 			f.start(ctx, "--max-concurrent-reconciles=4")
-			Eventually(func() int { return f.sim.Count(postAuthKey) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 4*(kills+1)))
+			Eventually(func() int { return f.Sim.Count(postAuthKey) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 4*(kills+1)))
 			f.kill()
 		}
 		f.start(ctx)

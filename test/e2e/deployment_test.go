@@ -36,7 +36,7 @@ func (f *fleet) deployment(name string) *v1alpha1.Deployment {
 
 // pi signs a device in.
 func (f *fleet) pi(name string) connectsim.Device {
-	return f.org.AddDevice(connectsim.Device{Name: name, SerialNumber: "serial-" + name, Tags: []string{"lab"}, Model: "5", Memory: "8gb", OS: "raspios-13"})
+	return f.Org.AddDevice(connectsim.Device{Name: name, SerialNumber: "serial-" + name, Tags: []string{"lab"}, Model: "5", Memory: "8gb", OS: "raspios-13"})
 }
 
 // publish makes the Artefact "kiosk".
@@ -74,18 +74,18 @@ var _ = Describe("A Deployment", func() {
 				Expect(run.Status.DeviceID).To(Equal(device.ID))
 				Expect(run.Status.State).To(Equal("pending"))
 
-				made := f.org.Deployments(device.ID)
+				made := f.Org.Deployments(device.ID)
 				Expect(made).To(HaveLen(1))
-				f.org.MoveDeployment(made[0].ID, connectsim.InProgress, "")
+				f.Org.MoveDeployment(made[0].ID, connectsim.InProgress, "")
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown InProgress"))
-				f.org.MoveDeployment(made[0].ID, connectsim.Succeeded, "")
+				f.Org.MoveDeployment(made[0].ID, connectsim.Succeeded, "")
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("True Succeeded"))
 
-				looks := f.sim.Count(getDeployment)
-				f.org.MoveDeployment(made[0].ID, connectsim.Failed, "cannot be")
+				looks := f.Sim.Count(getDeployment)
+				f.Org.MoveDeployment(made[0].ID, connectsim.Failed, "cannot be")
 				Consistently(f.ready(ctx, run)).Should(HavePrefix("True Succeeded"))
-				Expect(f.sim.Count(getDeployment)).To(Equal(looks), "what is over is never asked about again")
-				Expect(f.sim.Count(postDeployment)).To(Equal(1))
+				Expect(f.Sim.Count(getDeployment)).To(Equal(looks), "what is over is never asked about again")
+				Expect(f.Sim.Count(postDeployment)).To(Equal(1))
 			})
 
 			It("says why it failed", func(ctx context.Context) {
@@ -94,9 +94,9 @@ var _ = Describe("A Deployment", func() {
 				run := f.deployment("pi5-001")
 				Expect(f.Create(ctx, run)).To(Succeed())
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
-				f.org.MoveDeployment(f.org.Deployments(device.ID)[0].ID, connectsim.InProgress, "")
+				f.Org.MoveDeployment(f.Org.Deployments(device.ID)[0].ID, connectsim.InProgress, "")
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown InProgress"))
-				f.org.MoveDeployment(f.org.Deployments(device.ID)[0].ID, connectsim.Failed, "Checksum mismatch")
+				f.Org.MoveDeployment(f.Org.Deployments(device.ID)[0].ID, connectsim.Failed, "Checksum mismatch")
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("False Failed: The deployment failed: Checksum mismatch."))
 				Expect(run.Status.StateReason).To(Equal("Checksum mismatch"))
 				Eventually(f.events(ctx, run.Name)).Should(ContainElement("StateChanged"))
@@ -130,7 +130,7 @@ var _ = Describe("A Deployment", func() {
 				Expect(f.Update(ctx, cancelled)).To(Succeed())
 				Eventually(f.ready(ctx, cancelled)).Should(HavePrefix("False Cancelled"))
 				Eventually(f.ready(ctx, late)).Should(HavePrefix("False DeadlineExceeded"))
-				for _, d := range f.org.Deployments("") {
+				for _, d := range f.Org.Deployments("") {
 					Expect(d.State).To(Equal(connectsim.Cancelled))
 				}
 			})
@@ -161,46 +161,46 @@ var _ = Describe("A Deployment", func() {
 			both.Spec.Device = v1alpha1.DeviceReference{Query: "model:5"}
 			Expect(f.Create(ctx, both)).To(Succeed())
 			Eventually(f.ready(ctx, both)).Should(HavePrefix(`False DeviceAmbiguous: 2 devices match the query "model:5"`))
-			f.org.RemoveDevice(one.ID)
+			f.Org.RemoveDevice(one.ID)
 			Eventually(f.ready(ctx, both)).Should(Not(HavePrefix("False DeviceAmbiguous")))
 		})
 
 		It("waits for a device that is not there, by whatever it is known", func(ctx context.Context) {
 			f.publish(ctx)
 			gone := f.pi("gone")
-			f.org.RemoveDevice(gone.ID)
+			f.Org.RemoveDevice(gone.ID)
 			byID, byName := f.deployment("by-id"), f.deployment("by-name")
 			byID.Spec.Device = v1alpha1.DeviceReference{ID: gone.ID}
 			for _, run := range []*v1alpha1.Deployment{byID, byName} {
 				Expect(f.Create(ctx, run)).To(Succeed())
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown DeviceNotFound"))
 			}
-			f.org.RestoreDevice(gone)
+			f.Org.RestoreDevice(gone)
 			f.pi("by-name")
 			for _, run := range []*v1alpha1.Deployment{byID, byName} {
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
 			}
 			Expect(byID.Status.DeviceName).To(Equal("gone"))
-			Expect(f.sim.Count(postDeployment)).To(Equal(2))
+			Expect(f.Sim.Count(postDeployment)).To(Equal(2))
 		})
 
 		It("adopts what is there already instead of updating the device again, unless forced", func(ctx context.Context) {
 			kiosk := f.publish(ctx)
 			device := f.pi("pi5-001")
-			there := f.org.AddDeployment(device.ID, kiosk.Status.ID)
-			f.org.MoveDeployment(there.ID, connectsim.Succeeded, "")
+			there := f.Org.AddDeployment(device.ID, kiosk.Status.ID)
+			f.Org.MoveDeployment(there.ID, connectsim.Succeeded, "")
 			run := f.deployment("pi5-001")
 			Expect(f.Create(ctx, run)).To(Succeed())
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("True Succeeded"))
 			Expect(run.Status.ID).To(Equal(there.ID))
 			Expect(run.Status.Adopted).To(BeTrue())
-			Expect(f.sim.Count(postDeployment)).To(BeZero())
+			Expect(f.Sim.Count(postDeployment)).To(BeZero())
 
 			forced := f.deployment("reflashed")
 			forced.Spec.Device.Name, forced.Spec.Force = "pi5-001", true
 			Expect(f.Create(ctx, forced)).To(Succeed())
 			Eventually(f.ready(ctx, forced)).Should(HavePrefix("Unknown Pending"))
-			Expect(f.sim.Count(postDeployment)).To(Equal(1))
+			Expect(f.Sim.Count(postDeployment)).To(Equal(1))
 		})
 
 		It("does not deploy again after a restore, nor in a new cluster", func(ctx context.Context) {
@@ -219,7 +219,7 @@ var _ = Describe("A Deployment", func() {
 				f.start(ctx)
 				Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
 			}
-			Expect(f.sim.Count(postDeployment)).To(Equal(1))
+			Expect(f.Sim.Count(postDeployment)).To(Equal(1))
 		})
 
 		It("is cancelled with its resource while it is pending, and left when it is over", func(ctx context.Context) {
@@ -231,23 +231,23 @@ var _ = Describe("A Deployment", func() {
 			Expect(f.Create(ctx, over)).To(Succeed())
 			Eventually(f.ready(ctx, pending)).Should(HavePrefix("Unknown Pending"))
 			Eventually(f.ready(ctx, over)).Should(HavePrefix("Unknown Pending"))
-			f.org.MoveDeployment(f.org.Deployments(b.ID)[0].ID, connectsim.Succeeded, "")
+			f.Org.MoveDeployment(f.Org.Deployments(b.ID)[0].ID, connectsim.Succeeded, "")
 			Eventually(f.ready(ctx, over)).Should(HavePrefix("True Succeeded"))
 			for _, run := range []*v1alpha1.Deployment{pending, over} {
 				Expect(f.Delete(ctx, run)).To(Succeed())
 				Eventually(f.gone(ctx, run)).Should(BeTrue())
 			}
-			Expect(f.sim.Count(cancelDeployment)).To(Equal(1))
+			Expect(f.Sim.Count(cancelDeployment)).To(Equal(1))
 		})
 
 		It("waits for billing", func(ctx context.Context) {
 			f.publish(ctx)
 			f.pi("pi5-001")
-			f.sim.SetBilling(false)
+			f.Sim.SetBilling(false)
 			run := f.deployment("pi5-001")
 			Expect(f.Create(ctx, run)).To(Succeed())
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("False BillingRequired"))
-			f.sim.SetBilling(true)
+			f.Sim.SetBilling(true)
 			f.annotate(ctx, run, v1alpha1.AnnotationReconcileRequestedAt, "billing is set up")
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
 		})
@@ -259,19 +259,19 @@ var _ = Describe("A Deployment", func() {
 			}
 			f.stop()
 			f.start(ctx, "--resync-interval=1h")
-			f.sim.ResetJournal()
+			f.Sim.ResetJournal()
 			for i := range 30 {
 				Expect(f.Create(ctx, f.deployment(fmt.Sprintf("pi5-%03d", i)))).To(Succeed())
 			}
-			Eventually(func() int { return f.sim.Count(postDeployment) }).Should(Equal(30))
-			Expect(f.sim.Count(listDevices)).To(BeNumerically("<=", 2))
+			Eventually(func() int { return f.Sim.Count(postDeployment) }).Should(Equal(30))
+			Expect(f.Sim.Count(listDevices)).To(BeNumerically("<=", 2))
 		})
 	})
 
 	It("is made exactly once through kill -9 and lost responses", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{Latency: 20 * time.Millisecond})
-		f.sim.Inject(connectsim.Fault{Route: postDeployment, Skip: 2, Times: 5, After: true, Drop: true})
-		f.sim.Inject(connectsim.Fault{Route: postDeployment, Skip: 20, Times: 5, After: true, Status: 502, Body: "<html>502</html>"})
+		f.Sim.Inject(connectsim.Fault{Route: postDeployment, Skip: 2, Times: 5, After: true, Drop: true})
+		f.Sim.Inject(connectsim.Fault{Route: postDeployment, Skip: 20, Times: 5, After: true, Status: 502, Body: "<html>502</html>"})
 		const devices = 60
 		for i := range devices {
 			f.pi(fmt.Sprintf("pi5-%03d", i))
@@ -280,7 +280,7 @@ var _ = Describe("A Deployment", func() {
 		Expect(f.Create(ctx, f.artefact("kiosk"))).To(Succeed())
 		for kills := range 8 {
 			f.start(ctx, "--max-concurrent-reconciles=4")
-			Eventually(func() int { return len(f.org.Deployments("")) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 6*(kills+1)))
+			Eventually(func() int { return len(f.Org.Deployments("")) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 6*(kills+1)))
 			f.kill()
 		}
 		f.start(ctx)
@@ -295,7 +295,7 @@ var _ = Describe("A Deployment", func() {
 			}
 			return pending
 		}).WithTimeout(time.Minute).Should(Equal(devices))
-		Expect(f.org.Deployments("")).To(HaveLen(devices), "exactly one for each device")
+		Expect(f.Org.Deployments("")).To(HaveLen(devices), "exactly one for each device")
 	})
 })
 
@@ -309,7 +309,7 @@ var _ = Describe("A Deployment in progress that is to be cancelled", func() {
 			run := f.deployment("pi5-001")
 			Expect(f.Create(ctx, run)).To(Succeed())
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
-			f.org.MoveDeployment(f.org.Deployments(device.ID)[0].ID, connectsim.InProgress, "")
+			f.Org.MoveDeployment(f.Org.Deployments(device.ID)[0].ID, connectsim.InProgress, "")
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown InProgress"))
 			run.Spec.Cancel = true
 			Expect(f.Update(ctx, run)).To(Succeed())
@@ -325,8 +325,8 @@ var _ = Describe("A Deployment in progress that is to be cancelled", func() {
 				return ""
 			}).Should(ContainSubstring("cannot cancel the deployment any more"))
 			Expect(f.ready(ctx, run)()).To(HavePrefix("Unknown InProgress"))
-			Consistently(func() int { return f.sim.Count(cancelDeployment) }).Should(Equal(1), "it is asked once")
-			f.org.MoveDeployment(f.org.Deployments(device.ID)[0].ID, connectsim.Succeeded, "")
+			Consistently(func() int { return f.Sim.Count(cancelDeployment) }).Should(Equal(1), "it is asked once")
+			f.Org.MoveDeployment(f.Org.Deployments(device.ID)[0].ID, connectsim.Succeeded, "")
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("True Succeeded"))
 			Expect(meta.FindStatusCondition(run.Status.Conditions, v1alpha1.ConditionSynced)).To(BeNil())
 		})
@@ -345,19 +345,19 @@ var _ = Describe("A fleet that is larger than its budget", func() {
 		for i := range running {
 			Expect(f.Create(ctx, f.deployment(fmt.Sprintf("pi5-%03d", i)))).To(Succeed())
 		}
-		Eventually(func() int { return f.sim.Count(postDeployment) }).Should(Equal(running))
+		Eventually(func() int { return f.Sim.Count(postDeployment) }).Should(Equal(running))
 
 		for round := range 5 {
-			looks := f.sim.Count(getDeployment)
+			looks := f.Sim.Count(getDeployment)
 			next := f.artefact(fmt.Sprintf("kiosk-%d", round))
 			Expect(f.Create(ctx, next)).To(Succeed())
 			Eventually(f.ready(ctx, next)).Should(HavePrefix("True Available"))
 			run := f.deployment(fmt.Sprintf("pi5-%03d", round))
 			Expect(f.Patch(ctx, run, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"cancel":true}}`)))).To(Succeed())
 			Eventually(f.ready(ctx, run)).Should(HavePrefix("False Cancelled"))
-			Eventually(func() int { return f.sim.Count(getDeployment) }).Should(BeNumerically(">=", looks+running), "all are looked at all the same")
+			Eventually(func() int { return f.Sim.Count(getDeployment) }).Should(BeNumerically(">=", looks+running), "all are looked at all the same")
 		}
-		for _, request := range f.sim.Journal() {
+		for _, request := range f.Sim.Journal() {
 			Expect(request.Status).NotTo(Equal(http.StatusTooManyRequests))
 		}
 	})

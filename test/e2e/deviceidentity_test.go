@@ -87,11 +87,11 @@ var _ = Describe("A DeviceIdentity", func() {
 				obj.Spec.Signing = secretKey(ctx, privatePEM(key))
 				Expect(f.Create(ctx, obj)).To(Succeed())
 				Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
-				Expect(f.org.DeviceIdentities()).To(ConsistOf(And(
+				Expect(f.Org.DeviceIdentities()).To(ConsistOf(And(
 					HaveField("Description", "pi5-001"), HaveField("DeviceName", "pi5-001"), HaveField("Tags", ConsistOf("production")))))
 				Expect(obj.Status.Tags).To(ConsistOf("production"))
 				patches := map[connectsim.Revision]int{connectsim.Current: 0, connectsim.Older: 1}[revision]
-				Expect(f.sim.Count(patchIdentity)).To(Equal(patches))
+				Expect(f.Sim.Count(patchIdentity)).To(Equal(patches))
 			})
 
 			It("is registered with a signature made elsewhere", func(ctx context.Context) {
@@ -99,13 +99,13 @@ var _ = Describe("A DeviceIdentity", func() {
 				Expect(f.Create(ctx, obj)).To(Succeed())
 				Eventually(f.ready(ctx, obj)).Should(And(HavePrefix("Unknown AwaitingSignature"), ContainSubstring("fastboot oem fwcrypto sign-hash")))
 				Expect(obj.Status.SigningRequest.Digest).To(HaveLen(64))
-				Expect(f.sim.Count(postIdentity)).To(BeZero())
+				Expect(f.Sim.Count(postIdentity)).To(BeZero())
 
 				By("refusing another key's signature before anything is sent")
 				obj.Spec.Signing = &v1alpha1.Signing{Signature: sign(newKey(), obj)}
 				Expect(f.Update(ctx, obj)).To(Succeed())
 				Eventually(f.ready(ctx, obj)).Should(HavePrefix("False SignatureInvalid"))
-				Expect(f.sim.Count(postIdentity)).To(BeZero())
+				Expect(f.Sim.Count(postIdentity)).To(BeZero())
 
 				By("taking the right one")
 				obj.Spec.Signing.Signature = sign(key, obj)
@@ -115,13 +115,13 @@ var _ = Describe("A DeviceIdentity", func() {
 			})
 
 			It("is adopted when its key is registered, however its PEM is written", func(ctx context.Context) {
-				there := f.org.AddDeviceIdentity(strings.TrimSpace(strings.ReplaceAll(publicPEM(key), "\n", "\r\n")), "pi5-001", "pi5-001", []string{"production"})
+				there := f.Org.AddDeviceIdentity(strings.TrimSpace(strings.ReplaceAll(publicPEM(key), "\n", "\r\n")), "pi5-001", "pi5-001", []string{"production"})
 				obj := f.identity("pi5-001", key)
 				Expect(f.Create(ctx, obj)).To(Succeed())
 				Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
 				Expect(obj.Status.ID).To(Equal(there.ID))
 				Expect(obj.Status.Adopted).To(BeTrue())
-				Expect(f.sim.Count("GET /organisation/device-identities")).To(Equal(f.sim.Count("")), "it was read, and nothing else")
+				Expect(f.Sim.Count("GET /organisation/device-identities")).To(Equal(f.Sim.Count("")), "it was read, and nothing else")
 			})
 		})
 	}
@@ -138,7 +138,7 @@ var _ = Describe("A DeviceIdentity", func() {
 			Eventually(f.ready(ctx, obj)).Should(HavePrefix("Unknown AwaitingSignature"))
 			before := obj.Status.SigningRequest.Digest
 			rotated := connectsim.NewSecret("rporg_")
-			f.org.AddToken(rotated)
+			f.Org.AddToken(rotated)
 			f.putToken(ctx, rotated)
 			Eventually(func() string { f.ready(ctx, obj)(); return obj.Status.SigningRequest.Digest }).ShouldNot(Equal(before))
 		})
@@ -159,14 +159,14 @@ var _ = Describe("A DeviceIdentity", func() {
 		)
 
 		It("is made what the spec says when somebody changes it, with one PATCH of what differs", func(ctx context.Context) {
-			there := f.org.AddDeviceIdentity(publicPEM(key), "pi5-001", "pi5-001", []string{"production"})
+			there := f.Org.AddDeviceIdentity(publicPEM(key), "pi5-001", "pi5-001", []string{"production"})
 			obj := f.identity("pi5-001", key)
 			Expect(f.Create(ctx, obj)).To(Succeed())
 			Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
-			f.org.ChangeDeviceIdentity(there.ID, func(i *connectsim.Identity) { i.Tags = []string{"test"} })
-			Eventually(f.org.DeviceIdentities).Should(ConsistOf(HaveField("Tags", ConsistOf("production"))))
+			f.Org.ChangeDeviceIdentity(there.ID, func(i *connectsim.Identity) { i.Tags = []string{"test"} })
+			Eventually(f.Org.DeviceIdentities).Should(ConsistOf(HaveField("Tags", ConsistOf("production"))))
 			Eventually(f.events(ctx, "pi5-001")).Should(ConsistOf("Adopted", "Updated"))
-			Expect(f.sim.Count(patchIdentity)).To(Equal(1))
+			Expect(f.Sim.Count(patchIdentity)).To(Equal(1))
 		})
 
 		It("is registered again when it is changed after somebody has removed it", func(ctx context.Context) {
@@ -176,11 +176,11 @@ var _ = Describe("A DeviceIdentity", func() {
 			obj.Spec.Signing = secretKey(ctx, privatePEM(key))
 			Expect(f.Create(ctx, obj)).To(Succeed())
 			Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
-			f.org.RemoveDeviceIdentity(obj.Status.ID)
+			f.Org.RemoveDeviceIdentity(obj.Status.ID)
 			obj.Spec.Tags = []string{"test"}
 			Expect(f.Update(ctx, obj)).To(Succeed())
 			Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
-			Expect(f.org.DeviceIdentities()).To(ConsistOf(HaveField("Tags", ConsistOf("test"))))
+			Expect(f.Org.DeviceIdentities()).To(ConsistOf(HaveField("Tags", ConsistOf("test"))))
 		})
 
 		It("stops trying once it has become a device, and says so", func(ctx context.Context) {
@@ -188,7 +188,7 @@ var _ = Describe("A DeviceIdentity", func() {
 			obj.Spec.Signing = secretKey(ctx, privatePEM(key))
 			Expect(f.Create(ctx, obj)).To(Succeed())
 			Eventually(f.ready(ctx, obj)).Should(HavePrefix("True Available"))
-			pi := connectsim.NewPi(f.url, "raspberrypi", "10000000a1b2c3d4")
+			pi := connectsim.NewPi(f.URL, "raspberrypi", "10000000a1b2c3d4")
 			Expect(pi.SignInWithIdentity(ctx, key)).To(Succeed())
 
 			obj.Spec.Tags = []string{"test"}
@@ -200,7 +200,7 @@ var _ = Describe("A DeviceIdentity", func() {
 			}
 			Eventually(ignored).Should(BeTrue())
 			Expect(f.ready(ctx, obj)()).To(HavePrefix("True Available"))
-			Consistently(func() int { return f.sim.Count(patchIdentity) }).Should(Equal(1))
+			Consistently(func() int { return f.Sim.Count(patchIdentity) }).Should(Equal(1))
 
 			By("trying again when the spec changes")
 			obj.Spec.Tags = []string{"production"}
@@ -215,7 +215,7 @@ var _ = Describe("A DeviceIdentity", func() {
 			Eventually(f.ready(ctx, left)).Should(HavePrefix("True Available"))
 			Expect(f.Delete(ctx, left)).To(Succeed())
 			Eventually(f.gone(ctx, left)).Should(BeTrue())
-			Expect(f.org.DeviceIdentities()).To(HaveLen(1))
+			Expect(f.Org.DeviceIdentities()).To(HaveLen(1))
 
 			again := f.identity("left", key)
 			again.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete
@@ -223,12 +223,12 @@ var _ = Describe("A DeviceIdentity", func() {
 			Eventually(f.ready(ctx, again)).Should(HavePrefix("True Available"))
 			Expect(f.Delete(ctx, again)).To(Succeed())
 			Eventually(f.gone(ctx, again)).Should(BeTrue())
-			Expect(f.org.DeviceIdentities()).To(BeEmpty())
+			Expect(f.Org.DeviceIdentities()).To(BeEmpty())
 		})
 
 		It("is registered once through lost responses", func(ctx context.Context) {
-			f.sim.Inject(connectsim.Fault{Route: postIdentity, Skip: 1, Times: 4, After: true, Drop: true})
-			f.sim.Inject(connectsim.Fault{Route: postIdentity, Skip: 8, Times: 3, After: true, Status: 502, Body: "<html>502</html>"})
+			f.Sim.Inject(connectsim.Fault{Route: postIdentity, Skip: 1, Times: 4, After: true, Drop: true})
+			f.Sim.Inject(connectsim.Fault{Route: postIdentity, Skip: 8, Times: 3, After: true, Status: 502, Body: "<html>502</html>"})
 			for i := range 20 {
 				own := newKey()
 				name := fmt.Sprintf("pi5-%03d", i)
@@ -238,8 +238,8 @@ var _ = Describe("A DeviceIdentity", func() {
 				Expect(f.Create(ctx, obj)).To(Succeed())
 			}
 			Eventually(f.readyCount(ctx, &v1alpha1.DeviceIdentityList{})).Should(Equal(20))
-			Expect(f.org.DeviceIdentities()).To(HaveLen(20))
-			Expect(f.sim.Count(postIdentity)).To(Equal(20))
+			Expect(f.Org.DeviceIdentities()).To(HaveLen(20))
+			Expect(f.Sim.Count(postIdentity)).To(Equal(20))
 		})
 	})
 })

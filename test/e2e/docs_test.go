@@ -30,7 +30,7 @@ var _ = Describe("docs/provisioning.md", func() {
 
 		identity := &v1alpha1.DeviceIdentity{ObjectMeta: f.meta("pi5-001")}
 		Expect(f.ready(ctx, identity)()).To(HavePrefix("True Available"))
-		Expect(f.org.DeviceIdentities()).To(ConsistOf(And(
+		Expect(f.Org.DeviceIdentities()).To(ConsistOf(And(
 			HaveField("ID", identity.Status.ID), HaveField("DeviceName", "pi5-001"), HaveField("Tags", ConsistOf("production")))))
 	})
 })

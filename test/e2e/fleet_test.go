@@ -11,7 +11,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,11 +28,8 @@ import (
 // organisation that it opens, and the operator.
 type fleet struct {
 	client.Client
-	ns    string
-	token string
-	sim   *connectsim.Server
-	org   *connectsim.Organisation
-	url   string
+	cluster.Connect
+	ns string
 
 	manager *cluster.Manager
 	account string // whose rights the operator has
@@ -48,29 +44,20 @@ var fleets int
 func newFleet(ctx context.Context, options connectsim.Options) *fleet {
 	GinkgoHelper()
 	fleets++
-	f := &fleet{
-		Client:  control.Client,
-		ns:      fmt.Sprintf("fleet-%d", fleets),
-		token:   connectsim.NewSecret("rporg_"),
-		sim:     connectsim.New(options),
-		account: cluster.OperatorServiceAccount,
-	}
-	f.org = f.sim.AddOrganisation(f.token)
-	var err error
-	f.url, err = f.sim.Start("")
+	connect, err := cluster.ServeConnect(options)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(f.sim.Close)
-	Expect(f.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.ns}})).To(Succeed())
+	DeferCleanup(connect.Sim.Close)
+	f := &fleet{Client: control.Client, Connect: connect, ns: fmt.Sprintf("fleet-%d", fleets), account: cluster.OperatorServiceAccount}
 	DeferCleanup(f.clean)
 	DeferCleanup(f.expectNoSecrets)
 	DeferCleanup(f.stop)
-	f.putToken(ctx, f.token)
+	f.putToken(ctx, f.Token)
 	return f
 }
 
 // clean lets what a story has left go, so that the next operator does not find it.
 func (f *fleet) clean(ctx context.Context) {
-	for _, list := range lists() {
+	for _, list := range cluster.Lists() {
 		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
 		Expect(meta.EachListItem(list, func(item runtime.Object) error {
 			obj := item.(client.Object)
@@ -80,10 +67,6 @@ func (f *fleet) clean(ctx context.Context) {
 	}
 }
 
-func lists() []client.ObjectList {
-	return []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}}
-}
-
 // start starts the operator, at the highest verbosity, and waits until it works.
 func (f *fleet) start(ctx context.Context, flags ...string) {
 	GinkgoHelper()
@@ -91,7 +74,7 @@ func (f *fleet) start(ctx context.Context, flags ...string) {
 		f.flags = flags
 	}
 	var err error
-	f.manager, err = control.StartManagerAs(ctx, f.account, binary, append([]string{"--connect-api-url=" + f.url, "--zap-log-level=10"}, f.flags...)...)
+	f.manager, err = control.StartManagerAs(ctx, f.account, binary, append([]string{"--connect-api-url=" + f.URL, "--zap-log-level=10"}, f.flags...)...)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(f.manager.WaitReady(ctx)).To(Succeed())
 }
@@ -126,16 +109,7 @@ func tail(text string, lines int) string {
 // putToken writes the Secret that resources use by default.
 func (f *fleet) putToken(ctx context.Context, token string) {
 	GinkgoHelper()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.ns, Name: "connect-access-token"}}
-	err := f.Get(ctx, client.ObjectKeyFromObject(secret), secret)
-	Expect(client.IgnoreNotFound(err)).To(Succeed())
-	// Tokens tend to arrive with a newline at the end.
-	secret.StringData = map[string]string{"token": token + "\n"}
-	if err != nil {
-		Expect(f.Create(ctx, secret)).To(Succeed())
-		return
-	}
-	Expect(f.Update(ctx, secret)).To(Succeed())
+	Expect(control.PutToken(ctx, f.ns, token)).To(Succeed())
 }
 
 func (f *fleet) meta(name string) metav1.ObjectMeta {
@@ -220,7 +194,7 @@ func (f *fleet) readyCount(ctx context.Context, list client.ObjectList) func() i
 // logs, events, statuses, metrics.
 func (f *fleet) expectNoSecrets(ctx context.Context) {
 	GinkgoHelper()
-	secrets := []string{f.token, "rporg_", "rpoak_", uriSecret}
+	secrets := []string{f.Token, "rporg_", "rpoak_", uriSecret}
 	see := func(where, text string) {
 		for _, secret := range secrets {
 			Expect(strings.Contains(text, secret)).To(BeFalse(), "a secret is in %s", where)
@@ -234,7 +208,7 @@ func (f *fleet) expectNoSecrets(ctx context.Context) {
 	for _, e := range events.Items {
 		see("an event", e.Note)
 	}
-	for _, list := range lists() {
+	for _, list := range cluster.Lists() {
 		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
 		Expect(meta.EachListItem(list, func(item runtime.Object) error {
 			obj := item.(lifecycle.Object)

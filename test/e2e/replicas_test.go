@@ -26,7 +26,7 @@ var _ = Describe("Two replicas", func() {
 	It("make nothing twice when one takes over from the other", func(ctx context.Context) {
 		f := newFleet(ctx, connectsim.Options{Latency: 20 * time.Millisecond})
 		f.start(ctx, "--leader-elect", "--max-concurrent-reconciles=2")
-		second, err := control.StartManager(ctx, binary, "--connect-api-url="+f.url, "--leader-elect")
+		second, err := control.StartManager(ctx, binary, "--connect-api-url="+f.URL, "--leader-elect")
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(second.Stop)
 		Expect(second.WaitReady(ctx)).To(Succeed())
@@ -34,10 +34,10 @@ var _ = Describe("Two replicas", func() {
 		for i := range 60 {
 			Expect(f.Create(ctx, f.artefact(fmt.Sprintf("kiosk-%02d", i)))).To(Succeed())
 		}
-		Eventually(f.org.Artefacts).WithPolling(time.Millisecond).Should(HaveLen(20))
+		Eventually(f.Org.Artefacts).WithPolling(time.Millisecond).Should(HaveLen(20))
 		f.kill() // whichever it is, one is left
 		Eventually(f.readyCount(ctx, &v1alpha1.ArtefactList{})).WithTimeout(time.Minute).Should(Equal(60))
-		Expect(f.org.Artefacts()).To(HaveLen(60))
+		Expect(f.Org.Artefacts()).To(HaveLen(60))
 	})
 })
 
