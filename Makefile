@@ -73,6 +73,7 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 	$(GOLANGCI_LINT) run --fix
 
 .PHONY: test
+# The end-to-end stories run by themselves: their processes want the machine.
 test: check-generated vet lint ## Run everything that must hold.
 	@$(ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
 	@$(ASSETS); go test -race -timeout 30m ./test/...
