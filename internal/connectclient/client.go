@@ -32,7 +32,7 @@ type Options struct {
 	// system's certificate authorities.
 	Transport http.RoundTripper
 	// Timeout bounds one attempt, from connecting to the last byte of the
-	// answer. Default 30 seconds.
+	// answer; one that only reads at most 30 seconds. Default 60 seconds.
 	Timeout time.Duration
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
@@ -72,7 +72,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = 30 * time.Second
+		o.Timeout = 60 * time.Second
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -24,6 +24,8 @@ type failure struct {
 	cause error
 	// sent: the API may have got the request.
 	sent bool
+	// repeats is how often net/http wrote the request again.
+	repeats int
 	// lasting: asking again would fail the same way.
 	lasting bool
 }

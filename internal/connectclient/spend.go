@@ -30,18 +30,32 @@ func spend(now func() time.Time, b *budget.Budget) link {
 			}
 			defer ticket.Done(budget.Answer{}) // counts only if what follows panics
 			ans, err := next(ctx, req)
-			var f *failure
+			f, failed := errors.AsType[*failure](err)
 			switch {
 			case ans != nil:
+				spendRepeats(b, ans.repeats)
 				ans.rate = rate(ans, now())
 				ticket.Done(ans.rate)
 				ans.retryAt = retryAt(ans, now(), b)
-			case errors.As(err, &f) && !f.sent:
+			case failed && !f.sent:
 				ticket.Release()
 			default:
+				if failed {
+					spendRepeats(b, f.repeats)
+				}
 				ticket.Done(budget.Answer{})
 			}
 			return ans, err
+		}
+	}
+}
+
+// spendRepeats counts what net/http wrote again by itself: the API may have got each of them. Whoever is
+// refused a ticket for it is out of requests anyway.
+func spendRepeats(b *budget.Budget, repeats int) {
+	for range repeats {
+		if ticket, err := b.Take(budget.Urgent); err == nil {
+			ticket.Done(budget.Answer{})
 		}
 	}
 }
