@@ -225,7 +225,7 @@ func parseMessage(mediaType string, body []byte, token Secret) string {
 		return ""
 	case text[0] == '{':
 		return jsonMessage(body, token)
-	case strings.ContainsRune(`<["`, rune(text[0])), len(text) > 2*maxMessage:
+	case strings.ContainsRune(`<["`, rune(text[0])), len(text) > 2*MaxMessage:
 		return ""
 	default:
 		return clean(text, token)
