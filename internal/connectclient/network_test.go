@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,6 +69,9 @@ func TestFailuresOfTheSameCauseReadTheSame(t *testing.T) {
 				err := create(t, client)
 				if err == nil || err.Error() != tt.want {
 					t.Errorf("got  %v\nwant %s", err, tt.want)
+				}
+				if Sent(err) != strings.HasPrefix(tt.want, lost) {
+					t.Errorf("sent: %t", Sent(err))
 				}
 			}
 			if posts != 3 {

@@ -36,14 +36,17 @@ func unsent(err error) *failure {
 }
 
 // redact is the link that makes errors safe to keep. Of the body of an error
-// answer its message goes on, cleaned, and nothing else. Bodies of success pass:
+// answer its message and its form go on, and nothing else. Bodies of success pass:
 // a new auth key's secret is in one.
 func redact(token Secret) link {
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			ans, err := next(ctx, req)
+			if ans != nil {
+				ans.html = isHTML(ans.header.Get("Content-Type"), ans.body)
+			}
 			if ans != nil && ans.status/100 != 2 {
-				ans.refusal = parseMessage(ans.header.Get("Content-Type"), ans.body, token)
+				ans.refusal, ans.worded = parseMessage(ans, token)
 				ans.body = nil
 			}
 			if f, ok := errors.AsType[*failure](err); ok {

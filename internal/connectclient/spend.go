@@ -40,6 +40,7 @@ func spend(now func() time.Time, b *budget.Budget) link {
 				spendRepeats(b, ans.repeats)
 				ans.rate = rate(ans, now())
 				ticket.Done(ans.rate)
+				ans.rejected = b.State().Unauthorized
 				ans.retryAt = retryAt(ans, now(), b)
 			case failed && !f.sent:
 				ticket.Release()

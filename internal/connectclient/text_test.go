@@ -116,7 +116,7 @@ func TestStateReasonIsCleaned(t *testing.T) {
 
 // A refusal quotes what it refuses.
 func TestRefusalThatQuotesAPresignedURL(t *testing.T) {
-	s := serve(t, always(reply{status: 422, body: `{"message":"Validation failed: Uri https://me:pw@example.com/?sig=hidden is \u202einvalid"}`}))
+	s := serve(t, always(announced(reply{status: 422, body: `{"message":"Validation failed: Uri https://me:pw@example.com/?sig=hidden is \u202einvalid"}`})))
 	err := create(t, connect(t, s.URL))
 	mustBeOf(t, err, ErrInvalid)
 	if want := "Validation failed: Uri https://example.com/ is invalid"; Message(err) != want {

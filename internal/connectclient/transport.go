@@ -24,7 +24,10 @@ type request struct {
 	query     url.Values
 	body      []byte // JSON; nil for none
 	signature string // X-Connect-Identity-Signature; empty for none
-	token     Secret // set by the auth link
+	// currentOnly: the older revision has no such call, and answers it as if
+	// there were no such object.
+	currentOnly bool
+	token       Secret // set by the auth link
 }
 
 // answer is what the API answered, its body read to the end. Only together with
@@ -34,7 +37,11 @@ type answer struct {
 	header  http.Header
 	body    []byte        // of a success; of an error only below the redact link
 	refusal string        // what an error's body says, in words that are safe to keep
+	worded  bool          // … in the form that the API documents
+	html    bool          // the body is a page
 	rate    budget.Answer // what the headers say about the budget
+	// rejected: the budget holds the token to be refused after this answer.
+	rejected bool
 	// retryAt is when asking again makes sense; zero if the API did not say.
 	retryAt time.Time
 	// repeats is how often net/http wrote the request again before this came.
@@ -52,8 +59,8 @@ type link func(next exchange) exchange
 // down to the wire.
 func (c *Client) chain() exchange {
 	links := []link{
-		// The revision is learnt from whatever is answered in the end.
-		learn(&c.revision),
+		// What the API is, is learnt from whatever is answered in the end.
+		learn(c.profile),
 		// What is safe to repeat is repeated. Everything below happens once
 		// per attempt: the vendor counts every attempt, so must we.
 		retry(c.options),
