@@ -112,12 +112,14 @@ func (k knowledge) judge(req *request, ans *answer) meaning {
 // deletion need not bring one, and nobody would notice that it was somebody else who said yes.
 func (k knowledge) judgeSuccess(req *request, ans *answer) meaning {
 	switch {
-	case req.method != http.MethodDelete, ans.rate.HasHeaders, hasMember(ans.body, "id"):
+	case ans.rate.HasHeaders:
 		return accepted
-	case ans.html, k.announcement == announcing:
+	case ans.html:
 		return strange
-	case k.announcement == silent:
+	case req.method != http.MethodDelete, hasMember(ans.body, "id"), k.announcement == silent:
 		return accepted
+	case k.announcement == announcing:
+		return strange
 	default:
 		return undecided
 	}
