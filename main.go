@@ -83,7 +83,7 @@ func main() {
 		os.Exit(2)
 	}
 	flag.Parse()
-	if err := o.check(); err != nil {
+	if err := errors.Join(o.check(), checkDebug(os.Getenv("GODEBUG"))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
@@ -137,6 +137,15 @@ func (o *options) check() error {
 		return fmt.Errorf("--deployment-poll-min=%s and --deployment-poll-max=%s: give times above 0, the second not below the first", o.pollMin, o.pollMax)
 	case o.concurrency < 1:
 		return fmt.Errorf("--max-concurrent-reconciles=%d: give at least 1", o.concurrency)
+	}
+	return nil
+}
+
+// checkDebug refuses the settings of GODEBUG that make Go's HTTP/2 print every header
+// that is sent. It looks for them as net/http does, which takes them anywhere.
+func checkDebug(godebug string) error {
+	if strings.Contains(godebug, "http2debug=1") || strings.Contains(godebug, "http2debug=2") {
+		return errors.New("GODEBUG has http2debug: it prints the Authorization header, and with it the access token, which is as good as an administrator's password. Take it out")
 	}
 	return nil
 }

@@ -87,6 +87,27 @@ func TestNoReserveIsNotTheDefault(t *testing.T) {
 	}
 }
 
+// Go's HTTP/2 prints the Authorization header if it is told to.
+func TestDebuggingOfHTTP2IsRefused(t *testing.T) {
+	for godebug, refused := range map[string]bool{
+		"":                                     false,
+		"http2client=0":                        false,
+		"http2debug=0":                         false,
+		"http2debug=1":                         true,
+		"http2debug=2":                         true,
+		"netdns=go,http2debug=1,http2server=0": true,
+		"xhttp2debug=2":                        true, // net/http is not particular
+	} {
+		err := checkDebug(godebug)
+		if (err != nil) != refused {
+			t.Errorf("%q: %v", godebug, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "Authorization header") {
+			t.Errorf("it does not say why: %v", err)
+		}
+	}
+}
+
 // Beyond a verbosity the Kubernetes client prints Secrets.
 func TestLogNeverShowsBodies(t *testing.T) {
 	if level := withoutBodies(zapcore.Level(-10)); level.Enabled(-7) || !level.Enabled(-6) {

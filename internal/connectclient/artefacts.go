@@ -73,19 +73,16 @@ func (a *ArtefactClient) list(query url.Values) listing[Artefact] {
 }
 
 // Get reads one artefact: [ErrNotFound] if there is none, [ErrUnsupported] if the
-// API is known to be the older revision. An older one that is not known to be
-// gives ErrNotFound for every id; do not conclude from it that one is gone.
+// API is the older revision.
 func (a *ArtefactClient) Get(ctx context.Context, id string) (*Artefact, error) {
 	const operation = "get artefact"
-	if err := a.client.currentOnly(operation); err != nil {
-		return nil, err
-	}
 	path, err := pathTo(operation, artefactsPath, id)
 	if err != nil {
 		return nil, err
 	}
 	found := &Artefact{}
-	if err := a.client.into(ctx, request{operation: operation, method: http.MethodGet, path: path}, found); err != nil {
+	req := request{operation: operation, method: http.MethodGet, path: path, currentOnly: true}
+	if err := a.client.into(ctx, req, found); err != nil {
 		return nil, err
 	}
 	return found, nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"iter"
 	"net/http"
-	"sync/atomic"
 	"time"
 )
 
@@ -57,10 +56,7 @@ type AuthKeyUpdate struct {
 
 // AuthKeyClient calls the API about auth keys. The older revision only makes
 // them; everything else is [ErrUnsupported] there.
-type AuthKeyClient struct {
-	client *Client
-	listed atomic.Bool // they have been listed before
-}
+type AuthKeyClient struct{ client *Client }
 
 // All yields the organisation's auth keys, each once: usable ones, then expired,
 // then exchanged, the newest of each first, and none with its secret. An error is
@@ -69,28 +65,21 @@ type AuthKeyClient struct {
 // This listing tells the API's revisions apart: the older does not have it. It is
 // asked every time, so that a service that was upgraded is recognised.
 func (k *AuthKeyClient) All(ctx context.Context) iter.Seq2[AuthKey, error] {
-	const operation = "list auth keys"
 	return listing[AuthKey]{
 		client:    k.client,
-		operation: operation,
+		operation: "list auth keys",
 		path:      authKeysPath,
 		normalise: (*AuthKey).normalise,
-		judge: func(err error) error {
-			switch {
-			case err == nil:
-				k.client.revision.learnCurrent()
-				k.listed.Store(true)
-				return nil
-			case errors.Is(err, ErrNotFound) && k.listed.Load():
-				return noCollection(err) // something before the API is broken
-			case errors.Is(err, ErrNotFound):
-				k.client.revision.learnOlder()
-				return unsupported(operation)
-			default:
-				return err
-			}
-		},
+		judge:     k.judgeListing,
 	}.all(ctx)
+}
+
+// judgeListing tells a service that has no such listing from one that is broken.
+func (k *AuthKeyClient) judgeListing(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Is(ErrNotFound) && k.client.Revision() == RevisionOlder {
+		return unsupported(e.Operation)
+	}
+	return noCollection(err)
 }
 
 // Get reads one auth key, without its secret.
@@ -122,21 +111,16 @@ func (k *AuthKeyClient) Update(ctx context.Context, id string, update AuthKeyUpd
 // unaffected.
 func (k *AuthKeyClient) Delete(ctx context.Context, id string) error {
 	const operation = "delete auth key"
-	if err := k.client.currentOnly(operation); err != nil {
-		return err
-	}
 	path, err := pathTo(operation, authKeysPath, id)
 	if err != nil {
 		return err
 	}
-	return k.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path})
+	return k.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path, currentOnly: true})
 }
 
 func (k *AuthKeyClient) one(ctx context.Context, req request, id string) (*AuthKey, error) {
-	err := k.client.currentOnly(req.operation)
-	if err != nil {
-		return nil, err
-	}
+	var err error
+	req.currentOnly = true
 	if req.path, err = pathTo(req.operation, authKeysPath, id); err != nil {
 		return nil, err
 	}

@@ -30,12 +30,16 @@ func (c *Client) call(ctx context.Context, req *request) (*answer, error) {
 			kinds:     []error{ErrUnauthorized},
 		}
 	}
+	if req.currentOnly && c.Revision() == RevisionOlder {
+		// Asking would cost a request.
+		return nil, unsupported(req.operation)
+	}
 	ans, err := c.send(ctx, req)
 	if err != nil {
 		return nil, callError(req, ans, err)
 	}
-	if ans.status/100 != 2 {
-		return nil, statusError(req, ans)
+	if m := c.judge(ctx, req, ans); m != accepted {
+		return nil, answerError(req, ans, m, c.profile.knows())
 	}
 	return ans, nil
 }
@@ -61,17 +65,7 @@ func (c *Client) only(ctx context.Context, req request) error {
 	return err
 }
 
-// currentOnly fails where the API is known to be the older revision, which has
-// no such call: asking would cost a request and give a 404 that looks like an
-// unknown id.
-func (c *Client) currentOnly(operation string) error {
-	if c.Revision() == RevisionOlder {
-		return unsupported(operation)
-	}
-	return nil
-}
-
-func unsupported(operation string) error {
+func unsupported(operation string) *Error {
 	return &Error{Operation: operation, detail: ErrUnsupported.Error(), kinds: []error{ErrUnsupported}}
 }
 

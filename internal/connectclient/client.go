@@ -32,7 +32,7 @@ type Options struct {
 	// system's certificate authorities.
 	Transport http.RoundTripper
 	// Timeout bounds one attempt, from connecting to the last byte of the
-	// answer. Default 30 seconds.
+	// answer; one that only reads at most 30 seconds. Default 60 seconds.
 	Timeout time.Duration
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
@@ -72,7 +72,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = 30 * time.Second
+		o.Timeout = 60 * time.Second
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -126,6 +126,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // API is the way to one Connect service. It is safe for concurrent use.
 type API struct {
 	options Options
+	profile *profile
 
 	mu      sync.Mutex
 	clients map[Secret]*Client
@@ -137,7 +138,7 @@ func New(options Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{options: options, clients: map[Secret]*Client{}}, nil
+	return &API{options: options, profile: &profile{}, clients: map[Secret]*Client{}}, nil
 }
 
 // Organisation opens the organisation that the access token belongs to. There is
@@ -148,7 +149,7 @@ func (a *API) Organisation(token Secret) *Client {
 	defer a.mu.Unlock()
 	client, ok := a.clients[token]
 	if !ok {
-		client = newClient(a.options, token)
+		client = newClient(a.options, a.profile, token)
 		a.clients[token] = client
 	}
 	return client
@@ -163,16 +164,17 @@ type Client struct {
 	Devices          *DeviceClient
 	Deployments      *DeploymentClient
 
-	options  Options
-	token    Secret
-	budget   *budget.Budget
-	revision revision
-	send     exchange
+	options Options
+	profile *profile
+	token   Secret
+	budget  *budget.Budget
+	send    exchange
 }
 
-func newClient(options Options, token Secret) *Client {
+func newClient(options Options, profile *profile, token Secret) *Client {
 	c := &Client{
 		options: options,
+		profile: profile,
 		token:   token,
 		budget: budget.New(budget.Config{
 			Now:            options.Now,
@@ -183,14 +185,16 @@ func newClient(options Options, token Secret) *Client {
 	c.send = c.chain()
 	c.Artefacts = &ArtefactClient{c}
 	c.DeviceIdentities = &DeviceIdentityClient{c}
-	c.AuthKeys = &AuthKeyClient{client: c}
+	c.AuthKeys = &AuthKeyClient{c}
 	c.Devices = &DeviceClient{c}
 	c.Deployments = &DeploymentClient{c}
 	return c
 }
 
-// Revision is the API's revision as far as its answers have shown it.
-func (c *Client) Revision() Revision { return c.revision.get() }
+// Revision is the API's revision as far as its answers have shown it, to whatever
+// token. What is known to be the current one stays it. The older one is known by
+// its 404 to the listing of auth keys, if it has been seen to announce no budget.
+func (c *Client) Revision() Revision { return c.profile.knows().revision }
 
 // Budget is the token's request budget.
 func (c *Client) Budget() *budget.Budget { return c.budget }

@@ -40,7 +40,8 @@ func (s DeploymentState) Terminal() bool {
 type Deployment struct {
 	ID    string          `json:"id"`
 	State DeploymentState `json:"state"`
-	// StateReason says why it failed; empty otherwise.
+	// StateReason says why it failed; empty otherwise. Devices write it: it is
+	// cut to [MaxStateReason] and cleaned as by [Text].
 	StateReason string    `json:"state_reason"`
 	DeviceID    string    `json:"device_id"`
 	ArtefactID  string    `json:"artefact_id"`
@@ -48,7 +49,10 @@ type Deployment struct {
 	UpdatedAt   time.Time `json:"updated_at"`
 }
 
-func (d *Deployment) normalise() string { return d.ID }
+func (d *Deployment) normalise() string {
+	d.StateReason = Text(d.StateReason, MaxStateReason)
+	return d.ID
+}
 
 // DeploymentClient calls the API about deployments.
 type DeploymentClient struct{ client *Client }

@@ -119,8 +119,7 @@ func (d *DeviceClient) All(ctx context.Context, query string) iter.Seq2[Device, 
 }
 
 // Get reads one device: [ErrNotFound] if there is none, [ErrUnsupported] if the
-// API is known to be the older revision. An older one that is not known to be
-// gives ErrNotFound for every id; do not conclude from it that one is gone.
+// API is the older revision.
 func (d *DeviceClient) Get(ctx context.Context, id string) (*Device, error) {
 	return d.one(ctx, request{operation: "get device", method: http.MethodGet}, id)
 }
@@ -143,10 +142,8 @@ func (d *DeviceClient) Delete(ctx context.Context, id string) error {
 }
 
 func (d *DeviceClient) one(ctx context.Context, req request, id string) (*Device, error) {
-	err := d.client.currentOnly(req.operation)
-	if err != nil {
-		return nil, err
-	}
+	var err error
+	req.currentOnly = true
 	if req.path, err = pathTo(req.operation, devicesPath, id); err != nil {
 		return nil, err
 	}

@@ -10,12 +10,14 @@
 //	client := api.Organisation(connectclient.NewSecret(os.Getenv("TOKEN")))
 //	for artefact, err := range client.Artefacts.All(ctx) { … }
 //
-// Four promises hold for every call:
+// Five promises hold for every call:
 //
 //   - It never waits for the request budget. A request that may not be sent now
 //     fails with [ErrDeferred] or [ErrThrottled], and [RetryAt] says until when.
-//   - A POST is sent at most once. When nobody can know whether it was carried
-//     out, the error is also [ErrOutcomeUnknown].
+//   - A POST is sent at most once, whatever becomes of the connection. When nobody
+//     can know whether it was carried out, the error is also [ErrOutcomeUnknown].
+//   - Nothing is concluded from an answer that does not show that it is the API's
+//     own: one of a gateway is [ErrUnavailable], whatever its status.
 //   - An error is one [Error]. Its text is one bounded line without secrets that
 //     does not change while the cause does not, so it can be logged and stored.
 //   - The vendor published two revisions of the API. Which one is spoken is

@@ -301,11 +301,11 @@ func TestEndpointsOfTheOlderRevision(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			missing := tt.older.status == 0
 			if missing {
-				tt.older = reply{status: 404, body: "<html>", header: map[string]string{"Content-Type": "text/html"}}
+				tt.older = reply{status: 404}
 			}
 			s := serve(t, always(tt.older))
 			client := connect(t, s.URL)
-			client.revision.learnOlder()
+			client.profile.known = knowledge{silent, RevisionOlder}
 			got, err := tt.call(t.Context(), client)
 			if missing {
 				mustBeOf(t, err, ErrUnsupported)

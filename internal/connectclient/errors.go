@@ -3,6 +3,7 @@
 package connectclient
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,11 +24,17 @@ var (
 	ErrUnauthorized = errors.New("the access token is refused")
 	// ErrBilling: the organisation has not set up billing.
 	ErrBilling = errors.New("billing has to be set up")
+	// ErrForbidden: the access token is good, but may not do this.
+	ErrForbidden = errors.New("the access token may not do this: only administrators' tokens deploy or manage artefacts")
 	// ErrNotFound: there is no such object in the organisation.
 	ErrNotFound = errors.New("not found")
 	// ErrInvalid: the API refuses what it was asked for; [Message] says why.
 	// Nothing was changed.
 	ErrInvalid = errors.New("refused")
+	// ErrUnauthorizedRequest comes in addition to ErrInvalid: the API answers
+	// as if the access token were refused, but it is not. What else has to be
+	// right with a request, such as a signature, is not.
+	ErrUnauthorizedRequest = errors.New("the request is not authorized although the access token is good")
 	// ErrThrottled: the hourly budget is spent; [RetryAt] says until when.
 	ErrThrottled = errors.New("the request budget is spent")
 	// ErrDeferred: the budget lets the request go a little later, [RetryAt]
@@ -75,6 +82,7 @@ type Error struct {
 
 	detail string  // what happened, in our words
 	kinds  []error // of the sentinels above
+	sent   bool    // the API may have got the request
 }
 
 func (e *Error) Error() string {
@@ -97,6 +105,20 @@ func RetryAt(err error) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return e.RetryAt, true
+}
+
+// Sent tells whether the request of the call that ended in err may have reached the
+// API: it was answered, or an answer was lost; nil means that it was done. It has
+// surely not if the budget refused it, if there was no connection, if the API told
+// that it has not begun with it, and for an error of another package. Of a call that
+// was attempted more than once, which none is that makes something, it tells of the
+// last attempt.
+func Sent(err error) bool {
+	if err == nil {
+		return true
+	}
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.sent
 }
 
 // Message is what the API says is wrong, without a full stop, to be put into a
@@ -122,21 +144,23 @@ func callError(req *request, ans *answer, err error) *Error {
 	}
 	if refusal, ok := errors.AsType[*budget.Refusal](err); ok {
 		e.Cause, e.RetryAt = refusal, refusal.Until
-		e.detail, e.kinds = refused(refusal.Reason)
+		e.detail, e.kinds = putOff(refusal.Reason)
 		return e
 	}
 	var f *failure
 	errors.As(err, &f)
-	e.Cause, e.detail, e.kinds = f.cause, "cannot reach the Connect API: "+f.text, []error{ErrUnavailable}
+	e.Cause, e.sent = f.cause, f.sent
 	if f.sent {
 		e.detail = "the Connect API's answer was lost: " + f.text
-		e.unknownOutcome(req)
+		e.unavailable(req)
+	} else {
+		e.detail, e.kinds = "cannot reach the Connect API: "+f.text, []error{ErrUnavailable}
 	}
 	return e
 }
 
-// refused says what it means that the budget did not let a request go.
-func refused(reason budget.Reason) (string, []error) {
+// putOff says what it means that the budget did not let a request go.
+func putOff(reason budget.Reason) (string, []error) {
 	switch reason {
 	case budget.Exhausted:
 		return "the hourly request budget of the access token is spent", []error{ErrThrottled}
@@ -147,37 +171,65 @@ func refused(reason budget.Reason) (string, []error) {
 	}
 }
 
-// statusError is the error of an answer that is not a success.
-func statusError(req *request, ans *answer) *Error {
+// answerError is the error of an answer that means anything but that it was accepted.
+func answerError(req *request, ans *answer, m meaning, k knowledge) *Error {
 	e := &Error{
 		Operation:  req.operation,
 		StatusCode: ans.status,
 		Message:    ans.refusal,
 		RetryAt:    ans.retryAt,
 		detail:     fmt.Sprintf("the Connect API answered %d", ans.status),
+		sent:       true,
 	}
-	if isHTML(ans.header.Get("Content-Type")) {
-		e.detail += " with an HTML page" // from something in between, not the API
+	if ans.html {
+		e.detail += " with an HTML page"
 	}
-	switch s := ans.status; {
-	case s == http.StatusUnauthorized:
-		e.kinds = []error{ErrUnauthorized}
-	case s == http.StatusForbidden:
-		e.kinds = []error{ErrBilling}
-	case s == http.StatusNotFound, s == http.StatusGone:
+	switch m {
+	case absent:
 		e.kinds = []error{ErrNotFound}
-	case s == http.StatusTooManyRequests:
+	case missing:
+		e.detail, e.Message = ErrUnsupported.Error(), ""
+		e.kinds = []error{ErrUnsupported}
+	case refused:
+		e.kinds = []error{ErrInvalid}
+	case refusedUnauthorized:
+		e.detail += " to this request, although the access token is good"
+		e.kinds = []error{ErrInvalid, ErrUnauthorizedRequest}
+	case forbidden:
+		e.kinds = []error{ErrForbidden}
+	case unpaid:
+		e.kinds = []error{ErrBilling}
+	case badToken:
+		e.kinds = []error{ErrUnauthorized}
+	case throttled:
 		e.kinds = []error{ErrThrottled}
-	case s >= 300 && s < 400:
+	case doubtfulToken:
+		e.detail += " to an access token that it has accepted before, which it has to repeat to be believed"
+	case redirected:
 		e.detail += ", a redirect, which is not followed: give the API's final address"
 		e.Message = ""
+	case strange, undecided:
+		e.detail += k.strangeness(ans)
+		e.Message = ""
+	case accepted, broken:
+		// There is nothing to add.
+	}
+	if !m.word() {
 		e.unavailable(req)
-	case s == http.StatusRequestTimeout, s == http.StatusMisdirectedRequest, s == http.StatusTooEarly, s < 400, s >= 500:
-		e.unavailable(req)
-	default:
-		e.kinds = []error{ErrInvalid}
 	}
 	return e
+}
+
+// strangeness says why an answer is not the API's.
+func (k knowledge) strangeness(ans *answer) string {
+	switch {
+	case k.announcement != silent:
+		return ", without the rate limit headers that the API's own answers carry, so it comes from something in between"
+	case ans.html:
+		return ", so it comes from something in between"
+	default:
+		return ", without a message of the API, so it comes from something in between"
+	}
 }
 
 // garbageError is the error of a success that cannot be understood.
@@ -186,18 +238,15 @@ func garbageError(req *request, ans *answer, what string) *Error {
 		Operation:  req.operation,
 		StatusCode: ans.status,
 		detail:     fmt.Sprintf("the Connect API answered %d, but %s", ans.status, what),
+		sent:       true,
 	}
 	e.unavailable(req)
 	return e
 }
 
+// unavailable makes it an outage. A POST got neither a clear yes nor a clear no.
 func (e *Error) unavailable(req *request) {
 	e.kinds = []error{ErrUnavailable}
-	e.unknownOutcome(req)
-}
-
-// unknownOutcome notes that a POST got neither a clear yes nor a clear no.
-func (e *Error) unknownOutcome(req *request) {
 	if req.method == http.MethodPost {
 		e.kinds = append(e.kinds, ErrOutcomeUnknown)
 		e.detail += "; it is not known whether the request was carried out"
@@ -205,11 +254,12 @@ func (e *Error) unknownOutcome(req *request) {
 }
 
 // also adds a kind to an error of the given status whose message has the words.
-// The vendor gives no error codes, so the words are all there is; here is the only
-// place that looks at them.
+// The vendor gives no error codes, so the words are all there is; here and in
+// [knowledge.judge] are the only places that look at them. An outage is of no
+// other kind: its words, or its lack of them, are not the API's.
 func also(err error, status int, words string, kind error) error {
-	var e *Error
-	if errors.As(err, &e) && e.StatusCode == status && strings.Contains(strings.ToLower(e.Message), words) {
+	e, ok := errors.AsType[*Error](err)
+	if ok && e.StatusCode == status && !e.Is(ErrUnavailable) && strings.Contains(strings.ToLower(e.Message), words) {
 		e.kinds = append(e.kinds, kind)
 	}
 	return err
@@ -217,35 +267,37 @@ func also(err error, status int, words string, kind error) error {
 
 // parseMessage finds the API's own words in an error's body, whatever the body
 // is: {"message": …} as documented, {"error": …} or a short text as seen
-// elsewhere, an HTML page of something in between, nothing at all.
-func parseMessage(mediaType string, body []byte, token Secret) string {
-	text := strings.TrimSpace(string(body))
+// elsewhere, an HTML page of something in between, nothing at all. It tells
+// whether they are in the form that is documented.
+func parseMessage(ans *answer, token Secret) (message string, documented bool) {
+	text := strings.TrimSpace(string(ans.body))
 	switch {
-	case text == "", isHTML(mediaType):
-		return ""
+	case text == "", ans.html:
+		return "", false
 	case text[0] == '{':
-		return jsonMessage(body, token)
-	case strings.ContainsRune(`<["`, rune(text[0])), len(text) > 2*maxMessage:
-		return ""
+		return jsonMessage(ans.body, token)
+	case strings.ContainsRune(`["`, rune(text[0])), len(text) > 2*MaxMessage:
+		return "", false
 	default:
-		return clean(text, token)
+		return clean(text, token), false
 	}
 }
 
-func jsonMessage(body []byte, token Secret) string {
+func jsonMessage(body []byte, token Secret) (message string, documented bool) {
 	var object map[string]any
 	if json.Unmarshal(body, &object) != nil {
-		return ""
+		return "", false
 	}
 	for _, key := range []string{"message", "error"} {
 		if words, ok := object[key].(string); ok && words != "" {
-			return clean(words, token)
+			return clean(words, token), key == "message"
 		}
 	}
-	return ""
+	return "", false
 }
 
-func isHTML(mediaType string) bool {
+// isHTML tells whether an answer is a page, by its type or by what it begins with.
+func isHTML(mediaType string, body []byte) bool {
 	kind, _, _ := mime.ParseMediaType(mediaType)
-	return kind == "text/html"
+	return kind == "text/html" || bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -78,6 +79,14 @@ var rateHeaders = map[string]string{
 	"X-Rate-Limit-Limit":     "5000",
 	"X-Rate-Limit-Remaining": "4321",
 	"X-Rate-Limit-Reset":     "1800",
+}
+
+// announced gives an answer the rate headers that make it the API's own.
+func announced(a reply) reply {
+	header := maps.Clone(rateHeaders)
+	maps.Copy(header, a.header)
+	a.header = header
+	return a
 }
 
 // clock stands still except while somebody sleeps.

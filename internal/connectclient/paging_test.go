@@ -146,7 +146,7 @@ func TestListingRefusesWhatIsNoPage(t *testing.T) {
 }
 
 func TestListingOfAWrongAddress(t *testing.T) {
-	s := serve(t, always(reply{status: 404, body: "<html>"}))
+	s := serve(t, always(announced(reply{status: 404, body: "<html>"})))
 	client := connect(t, s.URL)
 	_, artefacts := collect(client.Artefacts.All(t.Context()))
 	_, identities := collect(client.DeviceIdentities.All(t.Context()))

@@ -10,11 +10,8 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"regexp"
 	"strings"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 )
 
 // failure is why no answer came, or not a whole one. Above the redact link its
@@ -24,6 +21,8 @@ type failure struct {
 	cause error
 	// sent: the API may have got the request.
 	sent bool
+	// repeats is how often net/http wrote the request again.
+	repeats int
 	// lasting: asking again would fail the same way.
 	lasting bool
 }
@@ -37,14 +36,17 @@ func unsent(err error) *failure {
 }
 
 // redact is the link that makes errors safe to keep. Of the body of an error
-// answer its message goes on, cleaned, and nothing else. Bodies of success pass:
+// answer its message and its form go on, and nothing else. Bodies of success pass:
 // a new auth key's secret is in one.
 func redact(token Secret) link {
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			ans, err := next(ctx, req)
+			if ans != nil {
+				ans.html = isHTML(ans.header.Get("Content-Type"), ans.body)
+			}
 			if ans != nil && ans.status/100 != 2 {
-				ans.refusal = parseMessage(ans.header.Get("Content-Type"), ans.body, token)
+				ans.refusal, ans.worded = parseMessage(ans, token)
 				ans.body = nil
 			}
 			if f, ok := errors.AsType[*failure](err); ok {
@@ -58,8 +60,9 @@ func redact(token Secret) link {
 }
 
 // describe says what went wrong on the network in words that are the same every
-// time: Go's own name ports, addresses and times, and could quote a header. The
-// cause it returns is safe too, and may be nil.
+// time: Go's own name ports, addresses, streams and times, and could quote a
+// header. What ends a connection early looks different by the millisecond, so it
+// has one name. The cause it returns is safe too, and may be nil.
 func describe(err error, token Secret) (string, error) {
 	var (
 		dns     *net.DNSError
@@ -68,11 +71,14 @@ func describe(err error, token Secret) (string, error) {
 		host    x509.HostnameError
 		invalid x509.CertificateInvalidError
 		record  tls.RecordHeaderError
+		alert   tls.AlertError
 		errno   syscall.Errno
 	)
 	switch {
 	case errors.Is(err, errOversized):
 		return errOversized.Error(), nil
+	case errors.Is(err, errReset):
+		return errReset.Error(), nil
 	case errors.Is(err, context.Canceled):
 		return "the request was cancelled", context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
@@ -89,15 +95,52 @@ func describe(err error, token Secret) (string, error) {
 		return "its TLS certificate is not valid", nil
 	case errors.As(err, &record):
 		return "it does not speak TLS", nil
+	case errors.As(err, &alert):
+		return "TLS could not be agreed on", nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return closedEarly, io.ErrUnexpectedEOF
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
+		errors.As(err, &errno)
+		return closedEarly, errno
 	case errors.As(err, &errno):
 		return errno.Error(), errno
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection was closed too early", io.ErrUnexpectedEOF
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return "no answer in time", nil
 	default:
-		return "the connection failed: " + clean(innermost(err).Error(), token), nil
+		return foreign(innermost(err).Error(), token), nil
 	}
+}
+
+const closedEarly = "the connection was closed too early"
+
+// wordings are what net/http and TLS say in errors that they do not export, by
+// what is in them and by what they mean.
+var wordings = []struct{ theirs, ours string }{
+	{"stream error: ", errReset.Error()},
+	{"GOAWAY", "the other side shut the connection down"},
+	{"http2: client connection lost", "the connection was lost"},
+	{"http2: client conn", closedEarly},
+	{"http: server closed idle connection", closedEarly},
+	{"use of closed network connection", closedEarly},
+	{"malformed HTTP", "it does not speak HTTP"},
+	{"http2: ", "the HTTP/2 connection failed"},
+	{"connection error: ", "the HTTP/2 connection failed"},
+	{"tls: ", "TLS could not be agreed on"},
+}
+
+// foreign puts an error that has no type into words. What no wording is known of
+// is quoted, if nothing in it can be a number that changes.
+func foreign(text string, token Secret) string {
+	for _, w := range wordings {
+		if strings.Contains(text, w.theirs) {
+			return w.ours
+		}
+	}
+	text = clean(text, token)
+	if strings.ContainsAny(text, "0123456789") {
+		return "the connection failed"
+	}
+	return "the connection failed: " + text
 }
 
 // innermost strips the wrappers that name addresses.
@@ -114,49 +157,4 @@ func innermost(err error) error {
 			return err
 		}
 	}
-}
-
-// maxMessage bounds a message in bytes. The API's own are below 100.
-const maxMessage = 300
-
-// clean makes foreign text fit for logs, events and status: valid, one line,
-// without secrets, and short.
-func clean(text string, token Secret) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		default:
-			return r
-		}
-	}, strings.ToValidUTF8(text, ""))
-	text = strings.Join(strings.Fields(text), " ")
-	// Only now: a control character inside a secret must not hide it. And
-	// before it is cut, so that no secret is cut in two.
-	return shorten(withoutSecrets(text, token))
-}
-
-func shorten(text string) string {
-	if len(text) <= maxMessage {
-		return text
-	}
-	const ellipsis = "…"
-	end := maxMessage - len(ellipsis)
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + ellipsis
-}
-
-// secretPattern matches access tokens, auth keys and device tokens, whole or cut
-// off. Base58 leaves out 0, O, I and l; better too much is hidden than too little.
-var secretPattern = regexp.MustCompile(`(?i)rp(org|oak|dev)_[0-9a-z]*`)
-
-func withoutSecrets(text string, token Secret) string {
-	if !token.IsZero() {
-		text = strings.ReplaceAll(text, token.Reveal(), redacted)
-	}
-	return secretPattern.ReplaceAllString(text, redacted)
 }

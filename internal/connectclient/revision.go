@@ -4,7 +4,11 @@ package connectclient
 
 import (
 	"context"
-	"sync/atomic"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"rpi-connect.dev/operator/internal/connectclient/budget"
 )
 
 // Revision is one of the two published revisions of the Management API.
@@ -31,31 +35,82 @@ func (r Revision) String() string {
 	}
 }
 
-// revision is what has been learnt so far.
+// profile is what has been learnt of an API, whoever asked it. It is one for all tokens.
 //
-// Evidence for the current revision always counts: a service that is upgraded
-// under a running client is recognised by its next answer.
-type revision struct{ value atomic.Int32 }
-
-func (r *revision) get() Revision { return Revision(r.value.Load()) }
-
-func (r *revision) learnCurrent() { r.value.Store(int32(RevisionCurrent)) }
-
-// learnOlder believes the absence of something only as long as nothing has
-// proven the opposite.
-func (r *revision) learnOlder() {
-	r.value.CompareAndSwap(int32(RevisionUnknown), int32(RevisionOlder))
+// What shows the current revision always counts, and is never forgotten: a service that is upgraded under
+// a running client is recognised by its next answer, and none is ever downgraded.
+type profile struct {
+	mu    sync.Mutex
+	known knowledge
 }
 
-// learn is the link that recognises the current revision by its rate headers.
-func learn(r *revision) link {
+func (p *profile) knows() knowledge {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known
+}
+
+// learn takes over what an answer shows of the API.
+func (p *profile) learn(req *request, ans *answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := &p.known
+	switch {
+	case ans.rate.HasHeaders:
+		*known = knowledge{announcing, RevisionCurrent}
+	case ans.status/100 == 2:
+		if known.announcement == announcementUnknown && (hasMember(ans.body, "id") || hasMember(ans.body, "meta")) {
+			known.announcement = silent
+		}
+		if isKeyListing(req) && known.revision != RevisionCurrent && hasMember(ans.body, "meta") {
+			known.revision = RevisionCurrent
+		}
+	case isKeyListing(req) && known.judge(req, ans) == absent && known.revision == RevisionUnknown:
+		known.revision = RevisionOlder
+	}
+}
+
+// isKeyListing tells whether the request is for the one collection that the older revision does not have.
+func isKeyListing(req *request) bool {
+	return req.method == http.MethodGet && req.path == authKeysPath
+}
+
+// learn is the link that notes what answers show of the API.
+func learn(p *profile) link {
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			ans, err := next(ctx, req)
-			if ans != nil && ans.rate.HasHeaders {
-				r.learnCurrent()
+			if ans != nil && (err == nil || ans.rate.HasHeaders) {
+				p.learn(req, ans)
 			}
 			return ans, err
 		}
 	}
+}
+
+// judge tells what an answer means, and finds out what has to be known of the API for that, once. If that
+// fails it stays undecided, and the next answer is another occasion.
+func (c *Client) judge(ctx context.Context, req *request, ans *answer) meaning {
+	m := c.profile.knows().judge(req, ans)
+	if m == undecided && c.profile.knows().announcement == announcementUnknown {
+		c.look(ctx, devicesPath) // every organisation has devices, if none
+		c.profile.learn(req, ans)
+		m = c.profile.knows().judge(req, ans)
+	}
+	if m == undecided && c.profile.knows().announcement == silent {
+		c.look(ctx, authKeysPath)
+		m = c.profile.knows().judge(req, ans)
+	}
+	return m
+}
+
+// look reads a row of a collection, to learn from the answer. Nothing is known of a budget when it is
+// needed, so there is no reserve to leave alone; but it must not be the one that always comes last.
+func (c *Client) look(ctx context.Context, collection string) {
+	_, _ = c.send(WithPriority(ctx, budget.Urgent), &request{
+		operation: "identify the API",
+		method:    http.MethodGet,
+		path:      collection,
+		query:     url.Values{"page": {"1"}, "per_page": {"1"}},
+	})
 }

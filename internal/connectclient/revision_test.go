@@ -5,80 +5,185 @@ package connectclient
 import (
 	"net/http"
 	"testing"
+	"time"
 )
 
-func TestRevisionIsLearnt(t *testing.T) {
-	withHeaders := reply{status: 404, header: rateHeaders}
-	partial := reply{status: 404, header: map[string]string{"X-Rate-Limit-Limit": "5000"}}
-	keys, noKeys := rows("auth_keys"), reply{status: 404}
+// olderRevision answers as the older revision does: no rate headers, and a bare 404 to what it does not have.
+func olderRevision(w http.ResponseWriter, r *http.Request) {
+	answer := reply{status: 404}
+	switch {
+	case r.Method == http.MethodGet && r.URL.Path == devicesPath:
+		answer = rows("devices")
+	case r.Method == http.MethodDelete && r.URL.Path == artefactsPath+"/a1":
+		answer = reply{status: 204}
+	}
+	answer.ServeHTTP(w, r)
+}
 
-	// listKeys and getKey are the two things that are done with the answers.
+func TestRevisionIsLearnt(t *testing.T) {
+	keys, noKeys, silence := rows("auth_keys"), reply{status: 404}, rows("devices")
+	const page = "<html>Not found</html>"
+
+	// What is answered to which request: a listing of auth keys, a listing of devices, a GET of a
+	// deployment.
 	type step struct {
-		answer reply
-		list   bool // list auth keys; otherwise get a deployment
-		want   Revision
+		keys, devices, get reply
+		list               bool // the auth keys are listed; otherwise the deployment is read
+		want               Revision
 	}
 	for name, steps := range map[string][]step{
-		"nothing said":                  {{reply{status: 404}, false, RevisionUnknown}},
-		"some header said":              {{partial, false, RevisionUnknown}},
-		"rate headers":                  {{withHeaders, false, RevisionCurrent}},
-		"rate headers of a 429":         {{reply{status: 429, header: rateHeaders}, false, RevisionCurrent}},
-		"auth keys can be listed":       {{keys, true, RevisionCurrent}},
-		"auth keys cannot be listed":    {{noKeys, true, RevisionOlder}},
-		"an outage proves nothing":      {{reply{status: 503}, true, RevisionUnknown}},
-		"upgraded, seen by a header":    {{noKeys, true, RevisionOlder}, {withHeaders, false, RevisionCurrent}},
-		"upgraded, seen by the listing": {{noKeys, true, RevisionOlder}, {keys, true, RevisionCurrent}},
+		"nothing said":              {{get: reply{status: 404}, devices: reply{status: 404}, want: RevisionUnknown}},
+		"no headers say little":     {{get: ok(deploymentJSON), want: RevisionUnknown}},
+		"rate headers":              {{get: announced(reply{status: 404}), want: RevisionCurrent}},
+		"one rate header":           {{get: reply{status: 404, header: map[string]string{"X-Rate-Limit-Limit": "5000"}}, want: RevisionCurrent}},
+		"rate headers of a 429":     {{get: announced(reply{status: 429}), want: RevisionCurrent}},
+		"auth keys can be listed":   {{keys: keys, list: true, want: RevisionCurrent}},
+		"no auth keys, and silence": {{keys: noKeys, devices: silence, list: true, want: RevisionOlder}},
+		"silence, then no auth keys": {
+			{get: ok(deploymentJSON), want: RevisionUnknown},
+			{keys: noKeys, list: true, want: RevisionOlder},
+		},
+		"no auth keys, but rate headers":     {{keys: noKeys, devices: announced(silence), list: true, want: RevisionCurrent}},
+		"no auth keys, and nothing else":     {{keys: noKeys, devices: noKeys, list: true, want: RevisionUnknown}},
+		"no auth keys, and an outage":        {{keys: noKeys, devices: reply{status: 503}, list: true, want: RevisionUnknown}},
+		"a page is no word of the API":       {{keys: reply{status: 404, body: page}, devices: silence, list: true, want: RevisionUnknown}},
+		"a success that is a page is none":   {{keys: noKeys, devices: reply{status: 200, body: page}, list: true, want: RevisionUnknown}},
+		"a success of another sort is none":  {{keys: noKeys, devices: reply{status: 200, body: `{"status":"ok"}`}, list: true, want: RevisionUnknown}},
+		"an outage proves nothing":           {{keys: reply{status: 503}, list: true, want: RevisionUnknown}},
+		"a listing that is no listing":       {{keys: reply{status: 200, body: `{}`}, list: true, want: RevisionUnknown}},
+		"upgraded, seen by a header":         {{keys: noKeys, devices: silence, list: true, want: RevisionOlder}, {get: announced(ok(deploymentJSON)), want: RevisionCurrent}},
+		"upgraded, seen by the listing":      {{keys: noKeys, devices: silence, list: true, want: RevisionOlder}, {keys: keys, list: true, want: RevisionCurrent}},
+		"a gateway does not downgrade it":    {{get: announced(ok(deploymentJSON)), want: RevisionCurrent}, {keys: noKeys, devices: silence, list: true, want: RevisionCurrent}},
+		"nor where something eats headers":   {{keys: keys, list: true, want: RevisionCurrent}, {keys: noKeys, devices: silence, list: true, want: RevisionCurrent}},
+		"nor does a page after page of them": {{get: announced(ok(deploymentJSON)), want: RevisionCurrent}, {keys: reply{status: 404, body: page}, list: true, want: RevisionCurrent}, {keys: reply{status: 404, body: page}, list: true, want: RevisionCurrent}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var answer reply
-			s := serve(t, func(w http.ResponseWriter, r *http.Request) { answer.ServeHTTP(w, r) })
+			var now step
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case authKeysPath:
+					now.keys.ServeHTTP(w, r)
+				case devicesPath:
+					now.devices.ServeHTTP(w, r)
+				default:
+					now.get.ServeHTTP(w, r)
+				}
+			})
 			client := connect(t, s.URL)
-			for _, step := range steps {
-				answer = step.answer
+			for _, now = range steps {
 				var err error
-				if step.list {
+				if now.list {
 					_, err = collect(client.AuthKeys.All(t.Context()))
 				} else {
 					err = get(t, client)
 				}
-				if step.list && step.answer.status == 404 {
-					mustBeOf(t, err, ErrUnsupported)
+				if now.list && now.keys.status == 404 {
+					switch {
+					case now.want == RevisionOlder:
+						mustBeOf(t, err, ErrUnsupported)
+					case now.want == RevisionCurrent && name == "nor where something eats headers":
+						mustBeOf(t, err, ErrNotFound, ErrUnavailable)
+					default:
+						mustBeOf(t, err, ErrUnavailable)
+					}
 				}
-				if client.Revision() != step.want {
-					t.Errorf("it is %s, want %s", client.Revision(), step.want)
+				if client.Revision() != now.want {
+					t.Errorf("it is %s, want %s", client.Revision(), now.want)
 				}
 			}
 		})
 	}
 }
 
-// A service does not become older: a listing that was there and is not now is
-// something broken, and nothing may be concluded from it.
-func TestCurrentStaysCurrent(t *testing.T) {
-	var answer reply
-	s := serve(t, func(w http.ResponseWriter, r *http.Request) { answer.ServeHTTP(w, r) })
-	client := connect(t, s.URL)
-	answer = rows("auth_keys")
-	if _, err := collect(client.AuthKeys.All(t.Context())); err != nil {
+// What one token's answers have shown of the API holds for the others.
+func TestRevisionIsTheAPIs(t *testing.T) {
+	s := serve(t, olderRevision)
+	api, err := New(Options{BaseURL: s.URL, QPS: 1e6})
+	if err != nil {
 		t.Fatal(err)
 	}
-	answer = reply{status: 404}
-	_, err := collect(client.AuthKeys.All(t.Context()))
-	mustBeOf(t, err, ErrNotFound, ErrUnavailable)
+	one, other := api.Organisation(NewSecret(testToken)), api.Organisation(NewSecret("rporg_other"))
+	_, err = collect(one.AuthKeys.All(t.Context()))
+	mustBeOf(t, err, ErrUnsupported)
+	before := len(s.requests())
+	_, err = other.AuthKeys.Get(t.Context(), "k1")
+	mustBeOf(t, err, ErrUnsupported)
+	if len(s.requests()) != before {
+		t.Error("it was asked again")
+	}
+}
+
+// The older revision answers a call that it does not have like an id that it does not know. Before it is
+// known which revision it is, a key that cannot be revoked would look like one that is gone.
+func TestUnknownCallIsNoUnknownObject(t *testing.T) {
+	for name, call := range map[string]func(*Client) error{
+		"revoke an auth key": func(c *Client) error { return c.AuthKeys.Delete(t.Context(), "k1") },
+		"get an auth key":    func(c *Client) error { _, err := c.AuthKeys.Get(t.Context(), "k1"); return err },
+		"update an auth key": func(c *Client) error { _, err := c.AuthKeys.Update(t.Context(), "k1", AuthKeyUpdate{}); return err },
+		"get an artefact":    func(c *Client) error { _, err := c.Artefacts.Get(t.Context(), "a1"); return err },
+		"get a device":       func(c *Client) error { _, err := c.Devices.Get(t.Context(), "p1"); return err },
+		"update a device":    func(c *Client) error { _, err := c.Devices.Update(t.Context(), "p1", DeviceUpdate{}); return err },
+	} {
+		for first, before := range map[string]func(*Client){
+			"at first":       func(*Client) {},
+			"in between":     func(c *Client) { _, _ = collect(c.Devices.All(t.Context(), "")) },
+			"once known":     func(c *Client) { _, _ = collect(c.AuthKeys.All(t.Context())) },
+			"after a delete": func(c *Client) { _ = c.Artefacts.Delete(t.Context(), "a1") },
+		} {
+			t.Run(name+" "+first, func(t *testing.T) {
+				s := serve(t, olderRevision)
+				client := connect(t, s.URL)
+				before(client)
+				before := len(s.requests())
+				mustBeOf(t, call(client), ErrUnsupported)
+				if client.Revision() != RevisionOlder {
+					t.Errorf("it is %s", client.Revision())
+				}
+				if n := len(s.requests()) - before; n > 3 {
+					t.Errorf("it cost %d requests", n)
+				}
+			})
+		}
+	}
+}
+
+// An id that nobody knows is not found where the service has the call.
+func TestUnknownObjectOfACurrentServiceWithoutHeaders(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		answer := reply{status: 404}
+		switch r.URL.Path {
+		case devicesPath:
+			answer = rows("devices")
+		case authKeysPath:
+			answer = rows("auth_keys")
+		}
+		answer.ServeHTTP(w, r)
+	})
+	client := connect(t, s.URL)
+	mustBeOf(t, client.AuthKeys.Delete(t.Context(), "k1"), ErrNotFound)
 	if client.Revision() != RevisionCurrent {
 		t.Errorf("it is %s", client.Revision())
 	}
 }
 
-// Before the revision is known a 404 may mean either.
-func TestUnknownRevisionAsks(t *testing.T) {
-	s := serve(t, always(reply{status: 404}))
-	client := connect(t, s.URL)
-	_, err := client.Artefacts.Get(t.Context(), "a1")
-	mustBeOf(t, err, ErrNotFound)
-	if len(s.requests()) != 1 {
-		t.Error("it was not asked")
+// Who may send one request in a minute still gets to know the API in the end.
+func TestLearningEndsAtALowRate(t *testing.T) {
+	clock := newClock()
+	s := serve(t, olderRevision)
+	client := connectAt(t, clock, s.URL, func(o *Options) { o.QPS = 1.0 / 60 })
+	for range 100 {
+		_, err := collect(client.AuthKeys.All(t.Context()))
+		if client.Revision() == RevisionOlder {
+			mustBeOf(t, err, ErrUnsupported)
+			return
+		}
+		at, ok := RetryAt(err)
+		if !ok {
+			at = clock.Now().Add(time.Minute)
+		}
+		_ = clock.Sleep(t.Context(), at.Sub(clock.Now()))
 	}
+	t.Errorf("it is %s after %d requests", client.Revision(), len(s.requests()))
 }
 
 func TestRevisionNames(t *testing.T) {

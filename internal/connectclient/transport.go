@@ -24,7 +24,10 @@ type request struct {
 	query     url.Values
 	body      []byte // JSON; nil for none
 	signature string // X-Connect-Identity-Signature; empty for none
-	token     Secret // set by the auth link
+	// currentOnly: the older revision has no such call, and answers it as if
+	// there were no such object.
+	currentOnly bool
+	token       Secret // set by the auth link
 }
 
 // answer is what the API answered, its body read to the end. Only together with
@@ -34,9 +37,15 @@ type answer struct {
 	header  http.Header
 	body    []byte        // of a success; of an error only below the redact link
 	refusal string        // what an error's body says, in words that are safe to keep
+	worded  bool          // … in the form that the API documents
+	html    bool          // the body is a page
 	rate    budget.Answer // what the headers say about the budget
+	// rejected: the budget holds the token to be refused after this answer.
+	rejected bool
 	// retryAt is when asking again makes sense; zero if the API did not say.
 	retryAt time.Time
+	// repeats is how often net/http wrote the request again before this came.
+	repeats int
 }
 
 // exchange sends a request and returns the answer, whatever its status. Its
@@ -50,8 +59,8 @@ type link func(next exchange) exchange
 // down to the wire.
 func (c *Client) chain() exchange {
 	links := []link{
-		// The revision is learnt from whatever is answered in the end.
-		learn(&c.revision),
+		// What the API is, is learnt from whatever is answered in the end.
+		learn(c.profile),
 		// What is safe to repeat is repeated. Everything below happens once
 		// per attempt: the vendor counts every attempt, so must we.
 		retry(c.options),
@@ -87,16 +96,28 @@ func NewTransport(caPEM []byte) (http.RoundTripper, error) {
 			return nil, errors.New("no certificate found: give one or more PEM blocks that begin with -----BEGIN CERTIFICATE-----")
 		}
 	}
+	dial := &net.Dialer{
+		Timeout: 10 * time.Second,
+		// A connection that has silently died is noticed in half a minute while it is idle.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:     true,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 20 * time.Second,
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         counting(dial.DialContext),
+		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:   true,
+		TLSHandshakeTimeout: 10 * time.Second,
+		// And in less than [readTimeout] while requests wait on it. Without these HTTP/2 goes on to use
+		// a dead connection for as long as the kernel tries to reach the other side: a quarter of an hour.
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:  15 * time.Second,
+			PingTimeout:      10 * time.Second,
+			WriteByteTimeout: 10 * time.Second,
+		},
 		// Reconcile workers call in parallel, and all call one host.
 		MaxIdleConns:        64,
 		MaxIdleConnsPerHost: 32,
-		IdleConnTimeout:     90 * time.Second,
+		// Load balancers commonly drop what has been idle for a minute, some without a word.
+		IdleConnTimeout: 50 * time.Second,
 	}, nil
 }

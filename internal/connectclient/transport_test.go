@@ -83,7 +83,7 @@ func TestOneClientPerToken(t *testing.T) {
 }
 
 func TestPrivateCertificateAuthority(t *testing.T) {
-	server := httptest.NewUnstartedServer(always(reply{status: 204}))
+	server := httptest.NewUnstartedServer(always(announced(reply{status: 204})))
 	server.Config.ErrorLog = quietLog()
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -138,8 +138,8 @@ func TestRetry(t *testing.T) {
 		"DELETE":                  {"DELETE", []reply{failing, working}, 2, false},
 		"never POST":              {"POST", []reply{failing, working}, 1, true},
 		"never PATCH":             {"PATCH", []reply{failing, working}, 1, true},
-		"a refusal is final":      {"GET", []reply{{status: 422}, working}, 1, true},
-		"a 404 is final":          {"GET", []reply{{status: 404}, working}, 1, true},
+		"a refusal is final":      {"GET", []reply{announced(reply{status: 422}), working}, 1, true},
+		"a 404 is final":          {"GET", []reply{announced(reply{status: 404}), working}, 1, true},
 		"a 429 is the budget's":   {"GET", []reply{{status: 429, header: rateHeaders}, working}, 1, true},
 		"garbage is final":        {"GET", []reply{ok("<html>"), working}, 1, true},
 		"oversized is final":      {"GET", []reply{ok(strings.Repeat("x", maxBody+1)), working}, 1, true},

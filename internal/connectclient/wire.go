@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
-	"sync/atomic"
+	"time"
 )
 
 const (
@@ -27,25 +25,37 @@ const (
 // that no redirect is followed: it could carry the access token to another host.
 func wire(o Options) exchange {
 	return func(ctx context.Context, req *request) (*answer, error) {
-		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout(o, req))
 		defer cancel()
-		var conn connection
-		httpReq, err := newHTTPRequest(conn.trace(ctx), o, req)
+		attemptCtx, attempt := newAttempt(ctx)
+		defer attempt.stop()
+		httpReq, err := newHTTPRequest(attemptCtx, o, req)
 		if err != nil {
 			return nil, &failure{cause: err}
 		}
 		res, err := o.Transport.RoundTrip(httpReq)
 		if err != nil {
-			return nil, &failure{cause: err, sent: conn.mayHaveSent(err)}
+			return nil, attempt.outcome(ctx, err)
 		}
 		defer res.Body.Close() //nolint:errcheck // it was only read
-		ans := &answer{status: res.StatusCode, header: res.Header}
+		ans := &answer{status: res.StatusCode, header: res.Header, repeats: attempt.repeated()}
 		ans.body, err = readBody(res, req.method)
 		if err != nil {
 			return ans, err
 		}
 		return ans, nil
 	}
+}
+
+// readTimeout bounds an attempt to read. One that changes something is given all of [Options.Timeout]:
+// to give it up is to not know whether it will still be carried out.
+const readTimeout = 30 * time.Second
+
+func timeout(o Options, req *request) time.Duration {
+	if req.method == http.MethodGet {
+		return min(o.Timeout, readTimeout)
+	}
+	return o.Timeout
 }
 
 func newHTTPRequest(ctx context.Context, o Options, req *request) (*http.Request, error) {
@@ -63,6 +73,8 @@ func newHTTPRequest(ctx context.Context, o Options, req *request) (*http.Request
 	if err != nil {
 		return nil, err
 	}
+	// A body that cannot be rewound is not sent again by net/http once it has been read.
+	r.GetBody = nil
 	// No Accept: where a request carries one, the identity signature has to
 	// cover it.
 	r.Header.Set("Authorization", authorization(req.token))
@@ -98,24 +110,3 @@ func readBody(res *http.Response, method string) ([]byte, error) {
 }
 
 var errOversized = errors.New("the answer is longer than any that was expected")
-
-// connection watches whether a request got as far as a connection.
-type connection struct{ wanted, got atomic.Bool }
-
-func (c *connection) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { c.wanted.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { c.got.Store(true) },
-	})
-}
-
-// mayHaveSent tells whether the API may have got the request that ended in err.
-// Only a transport that was seen to look for a connection in vain has surely
-// sent nothing; one that says nothing about connections is not believed.
-func (c *connection) mayHaveSent(err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return c.got.Load()
-	}
-	return c.got.Load() || !c.wanted.Load()
-}
