@@ -33,7 +33,7 @@ type polls struct {
 // pollQueue is the turns of one access token.
 type pollQueue struct {
 	token  connectclient.Secret
-	poller *budget.Poller
+	poller *budget.Poller[types.NamespacedName]
 	turn   map[types.NamespacedName]bool // has come, and was not used yet
 	kick   chan struct{}
 }
@@ -75,7 +75,7 @@ func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedNam
 	if !ok {
 		queue = &pollQueue{
 			token:  token,
-			poller: budget.NewPoller(p.api.Organisation(token).Budget().PollRate),
+			poller: budget.NewPoller[types.NamespacedName](p.api.Organisation(token).Budget().PollRate),
 			turn:   map[types.NamespacedName]bool{},
 			kick:   make(chan struct{}, 1),
 		}
@@ -86,7 +86,7 @@ func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedNam
 	}
 	p.leave(deployment)
 	p.of[deployment] = queue
-	queue.poller.Seen(deployment.String(), every, last)
+	queue.poller.Seen(deployment, every, last)
 	select {
 	case queue.kick <- struct{}{}:
 	default:
@@ -125,7 +125,7 @@ func (p *polls) leave(deployment types.NamespacedName) {
 	if !ok {
 		return
 	}
-	queue.poller.Forget(deployment.String())
+	queue.poller.Forget(deployment)
 	delete(queue.turn, deployment)
 	delete(p.of, deployment)
 }
@@ -160,27 +160,16 @@ func (p *polls) handOut(queue *pollQueue) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		key, ok, wait := queue.poller.Next(p.clock.Now())
+		deployment, ok, wait := queue.poller.Next(p.clock.Now())
 		if !ok && wait == 0 {
 			return idle
 		}
 		if !ok {
 			return wait
 		}
-		deployment := parseKey(key)
 		queue.turn[deployment] = true
 		woken = append(woken, deployment)
 	}
-}
-
-// parseKey is the reverse of NamespacedName.String.
-func parseKey(key string) types.NamespacedName {
-	for i := range key {
-		if key[i] == types.Separator {
-			return types.NamespacedName{Namespace: key[:i], Name: key[i+1:]}
-		}
-	}
-	return types.NamespacedName{Name: key}
 }
 
 // interval is how long a running deployment is left alone, by how long its state

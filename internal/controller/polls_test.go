@@ -6,28 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rpi-connect.dev/operator/internal/connectclient"
 )
-
-func TestParseKey(t *testing.T) {
-	for _, name := range []types.NamespacedName{
-		{Namespace: "lab", Name: "kiosk"},
-		{Namespace: "lab", Name: "kiosk-v1.0.rollout"},
-		{Namespace: "a", Name: "b"},
-		{Name: "kiosk"},
-		{},
-	} {
-		if got := parseKey(name.String()); got != name {
-			t.Errorf("%q became %q", name, got)
-		}
-	}
-	if got := parseKey("kiosk"); got != (types.NamespacedName{Name: "kiosk"}) {
-		t.Errorf("a bare name became %q", got)
-	}
-}
 
 func TestInterval(t *testing.T) {
 	const least, most = 15 * time.Second, 10 * time.Minute

@@ -183,7 +183,7 @@ func (s *server) insist(b *budget.Budget, p budget.Priority, through func(time.D
 type fleet struct {
 	*server
 	budget *budget.Budget
-	poller *budget.Poller
+	poller *budget.Poller[string]
 	every  func(key string) time.Duration // the interval, looked up after each poll
 	last   map[string]time.Time
 	gaps   map[string][]time.Duration // between two polls
@@ -194,7 +194,7 @@ func newFleet(s *server, config budget.Config, every func(key string) time.Durat
 	config.Now = s.now
 	b := budget.New(config)
 	f := &fleet{
-		server: s, budget: b, poller: budget.NewPoller(b.PollRate), every: every,
+		server: s, budget: b, poller: budget.NewPoller[string](b.PollRate), every: every,
 		last: map[string]time.Time{}, gaps: map[string][]time.Duration{},
 	}
 	s.in(0, f.turn)
