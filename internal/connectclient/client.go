@@ -126,6 +126,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // API is the way to one Connect service. It is safe for concurrent use.
 type API struct {
 	options Options
+	breaker *budget.Breaker // for all organisations: they are served by the same machines
 
 	mu      sync.Mutex
 	clients map[Secret]*Client
@@ -137,7 +138,7 @@ func New(options Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{options: options, clients: map[Secret]*Client{}}, nil
+	return &API{options: options, breaker: budget.NewBreaker(options.Now), clients: map[Secret]*Client{}}, nil
 }
 
 // Organisation opens the organisation that the access token belongs to. There is
@@ -148,10 +149,24 @@ func (a *API) Organisation(token Secret) *Client {
 	defer a.mu.Unlock()
 	client, ok := a.clients[token]
 	if !ok {
-		client = newClient(a.options, token)
+		client = newClient(a.options, a.breaker, token)
 		a.clients[token] = client
 	}
 	return client
+}
+
+// Retire forgets an access token that nothing uses any more: the next
+// [API.Organisation] with it begins anew. Calls on a Client that somebody still
+// holds work on, but from now on nobody is told of them: when Retire has returned,
+// [Options.Observe] is not called for this Client again.
+func (a *API) Retire(token Secret) {
+	a.mu.Lock()
+	client := a.clients[token]
+	delete(a.clients, token)
+	a.mu.Unlock()
+	if client != nil {
+		client.observer.silence()
+	}
 }
 
 // Client calls the API for one organisation, grouped by resource. It is safe for
@@ -165,15 +180,19 @@ type Client struct {
 
 	options  Options
 	token    Secret
+	breaker  *budget.Breaker
+	observer observer
 	budget   *budget.Budget
 	revision revision
 	send     exchange
 }
 
-func newClient(options Options, token Secret) *Client {
+func newClient(options Options, breaker *budget.Breaker, token Secret) *Client {
 	c := &Client{
-		options: options,
-		token:   token,
+		options:  options,
+		token:    token,
+		breaker:  breaker,
+		observer: observer{observe: options.Observe},
 		budget: budget.New(budget.Config{
 			Now:            options.Now,
 			ReservePercent: options.ReservePercent,
@@ -194,6 +213,16 @@ func (c *Client) Revision() Revision { return c.revision.get() }
 
 // Budget is the token's request budget.
 func (c *Client) Budget() *budget.Budget { return c.budget }
+
+// PollRate is how many looks at running deployments a second may go now: as many
+// as the token's budget lasts for, and none while the API is down, except to find
+// out whether it is back. It is for a [budget.Poller].
+func (c *Client) PollRate() float64 {
+	if !c.breaker.Ready() {
+		return 0
+	}
+	return c.budget.PollRate()
+}
 
 // Token is the access token that opens the organisation.
 func (c *Client) Token() Secret { return c.token }

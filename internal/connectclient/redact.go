@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -26,6 +27,8 @@ type failure struct {
 	sent bool
 	// lasting: asking again would fail the same way.
 	lasting bool
+	// retryAt is when asking again makes sense; zero if that is not known.
+	retryAt time.Time
 }
 
 func (f *failure) Error() string { return f.text }

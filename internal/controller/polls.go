@@ -75,7 +75,7 @@ func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedNam
 	if !ok {
 		queue = &pollQueue{
 			token:  token,
-			poller: budget.NewPoller[types.NamespacedName](p.api.Organisation(token).Budget().PollRate),
+			poller: budget.NewPoller[types.NamespacedName](p.api.Organisation(token).PollRate),
 			turn:   map[types.NamespacedName]bool{},
 			kick:   make(chan struct{}, 1),
 		}
