@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type pollQueue struct {
 	poller *budget.Poller[types.NamespacedName]
 	turn   map[types.NamespacedName]bool // has come, and was not used yet
 	kick   chan struct{}
+	ended  chan struct{} // closed when the token is retired
 }
 
 func newPolls(api *connectclient.API, clk clock.PassiveClock, minimum, maximum time.Duration) *polls {
@@ -78,6 +80,7 @@ func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedNam
 			poller: budget.NewPoller[types.NamespacedName](p.api.Organisation(token).PollRate),
 			turn:   map[types.NamespacedName]bool{},
 			kick:   make(chan struct{}, 1),
+			ended:  make(chan struct{}),
 		}
 		p.queues[token] = queue
 		if p.ctx != nil {
@@ -130,6 +133,20 @@ func (p *polls) leave(deployment types.NamespacedName) {
 	delete(p.of, deployment)
 }
 
+// retire ends the queue of a token that nothing uses any more. Deployments that waited in it enter
+// the queue of the token that they use now with their next pass.
+func (p *polls) retire(token connectclient.Secret) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	queue, ok := p.queues[token]
+	if !ok {
+		return
+	}
+	delete(p.queues, token)
+	maps.DeleteFunc(p.of, func(_ types.NamespacedName, of *pollQueue) bool { return of == queue })
+	close(queue.ended)
+}
+
 // run hands out the turns of one token.
 func (p *polls) run(ctx context.Context, queue *pollQueue) {
 	timer := time.NewTimer(0)
@@ -137,6 +154,8 @@ func (p *polls) run(ctx context.Context, queue *pollQueue) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-queue.ended:
 			return
 		case <-timer.C:
 		case <-queue.kick:
