@@ -5,6 +5,7 @@ package connectclient
 import (
 	"context"
 	"errors"
+	"mime"
 	"net/http"
 
 	"rpi-connect.dev/operator/internal/connectclient/budget"
@@ -54,17 +55,19 @@ func outcome(ctx context.Context, ans *answer, err error, spoken Revision) budge
 	}
 }
 
-// isWord tells whether an answer is the API's own, and shows that it works. What comes from something
-// in between, in its place, is HTML more often than not, and knows nothing of a budget.
+// isWord tells whether an answer is the API's own, and shows that it works. What something in between
+// answers in its place is no JSON and knows nothing of a budget; the older revision knows nothing of
+// one either, and may answer a 404 in any form.
 func isWord(ans *answer, spoken Revision) bool {
+	kind, _, _ := mime.ParseMediaType(ans.header.Get("Content-Type"))
 	switch s := ans.status; {
 	case s >= 500, s == http.StatusRequestTimeout, s == http.StatusMisdirectedRequest, s == http.StatusTooEarly, s >= 300 && s < 400, s < 200:
 		return false
 	case ans.rate.HasHeaders, s == http.StatusTooManyRequests:
 		return true
-	case isHTML(ans.header.Get("Content-Type")):
+	case kind == "text/html":
 		return false
 	default:
-		return s < 300 || ans.refusal != "" || spoken != RevisionCurrent
+		return s < 300 || kind == "application/json" || spoken != RevisionCurrent
 	}
 }

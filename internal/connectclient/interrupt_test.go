@@ -427,6 +427,8 @@ func TestOutcome(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	html := http.Header{"Content-Type": {"text/html; charset=utf-8"}}
+	plain := http.Header{"Content-Type": {"text/plain; charset=utf-8"}}
+	json := http.Header{"Content-Type": {"application/json; charset=utf-8"}}
 	headers := budget.Answer{HasHeaders: true}
 	for name, test := range map[string]struct {
 		ctx   context.Context
@@ -446,10 +448,11 @@ func TestOutcome(t *testing.T) {
 		"a success in HTML, announced":          {ans: &answer{status: 200, header: html, rate: headers}, want: budget.Answered},
 		"a deletion":                            {ans: &answer{status: 204}, want: budget.Answered},
 		"a redirect":                            {ans: &answer{status: 302}, want: budget.Failed},
-		"a refusal":                             {ans: &answer{status: 422, refusal: "Validation failed"}, want: budget.Answered},
+		"a refusal":                             {ans: &answer{status: 422, header: json, refusal: "Validation failed"}, want: budget.Answered},
 		"a missing object":                      {ans: &answer{status: 404, rate: headers}, want: budget.Answered},
 		"a bare 404":                            {ans: &answer{status: 404}, want: budget.Failed},
 		"a bare 404 where nothing is announced": {ans: &answer{status: 404}, older: true, want: budget.Answered},
+		"a router's 404":                        {ans: &answer{status: 404, header: plain, refusal: "404 page not found"}, want: budget.Failed},
 		"an HTML 404":                           {ans: &answer{status: 404, header: html}, older: true, want: budget.Failed},
 		"a throttle":                            {ans: &answer{status: 429}, want: budget.Answered},
 		"a bare 401":                            {ans: &answer{status: 401}, want: budget.Inconclusive},
