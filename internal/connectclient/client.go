@@ -127,6 +127,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 type API struct {
 	options Options
 	profile *profile
+	breaker *budget.Breaker // for all organisations: they are served by the same machines
 
 	mu      sync.Mutex
 	clients map[Secret]*Client
@@ -138,7 +139,7 @@ func New(options Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{options: options, profile: &profile{}, clients: map[Secret]*Client{}}, nil
+	return &API{options: options, breaker: budget.NewBreaker(options.Now), profile: &profile{}, clients: map[Secret]*Client{}}, nil
 }
 
 // Organisation opens the organisation that the access token belongs to. There is
@@ -149,10 +150,24 @@ func (a *API) Organisation(token Secret) *Client {
 	defer a.mu.Unlock()
 	client, ok := a.clients[token]
 	if !ok {
-		client = newClient(a.options, a.profile, token)
+		client = newClient(a.options, a.breaker, a.profile, token)
 		a.clients[token] = client
 	}
 	return client
+}
+
+// Retire forgets an access token that nothing uses any more: the next
+// [API.Organisation] with it begins anew. Calls on a Client that somebody still
+// holds work on, but from now on nobody is told of them: when Retire has returned,
+// [Options.Observe] is not called for this Client again.
+func (a *API) Retire(token Secret) {
+	a.mu.Lock()
+	client := a.clients[token]
+	delete(a.clients, token)
+	a.mu.Unlock()
+	if client != nil {
+		client.observer.silence()
+	}
 }
 
 // Client calls the API for one organisation, grouped by resource. It is safe for
@@ -164,18 +179,22 @@ type Client struct {
 	Devices          *DeviceClient
 	Deployments      *DeploymentClient
 
-	options Options
-	profile *profile
-	token   Secret
-	budget  *budget.Budget
-	send    exchange
+	options  Options
+	token    Secret
+	breaker  *budget.Breaker
+	observer observer
+	budget   *budget.Budget
+	profile  *profile
+	send     exchange
 }
 
-func newClient(options Options, profile *profile, token Secret) *Client {
+func newClient(options Options, breaker *budget.Breaker, profile *profile, token Secret) *Client {
 	c := &Client{
-		options: options,
-		profile: profile,
-		token:   token,
+		options:  options,
+		token:    token,
+		breaker:  breaker,
+		profile:  profile,
+		observer: observer{observe: options.Observe},
 		budget: budget.New(budget.Config{
 			Now:            options.Now,
 			ReservePercent: options.ReservePercent,
@@ -198,6 +217,16 @@ func (c *Client) Revision() Revision { return c.profile.knows().revision }
 
 // Budget is the token's request budget.
 func (c *Client) Budget() *budget.Budget { return c.budget }
+
+// PollRate is how many looks at running deployments a second may go now: as many
+// as the token's budget lasts for, and none while the API is down, except to find
+// out whether it is back. It is for a [budget.Poller].
+func (c *Client) PollRate() float64 {
+	if !c.breaker.Ready() {
+		return 0
+	}
+	return c.budget.PollRate()
+}
 
 // Token is the access token that opens the organisation.
 func (c *Client) Token() Secret { return c.token }

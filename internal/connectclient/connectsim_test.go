@@ -352,7 +352,6 @@ func TestPagesOfTheOlderRevision(t *testing.T) {
 
 func TestTokensOfTheSimulator(t *testing.T) {
 	onEveryStage(t, func(s stage) {
-		s.learn()
 		s.sim.RevokeToken(s.client.Token().Reveal())
 		s.sim.ResetJournal()
 		for range 3 {

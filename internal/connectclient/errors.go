@@ -121,6 +121,19 @@ func Sent(err error) bool {
 	return ok && e.sent
 }
 
+// SpentUntil tells when the window ends of which the budget is spent, if the error
+// is [ErrThrottled] and knows it. It is for people: unlike [RetryAt], which spreads
+// those who come back, it is the same for everybody and as long as the window lasts.
+func SpentUntil(err error) (time.Time, bool) {
+	if refusal, ok := errors.AsType[*budget.Refusal](err); ok && refusal.Reason == budget.Exhausted {
+		return refusal.Ends, true
+	}
+	if !errors.Is(err, ErrThrottled) {
+		return time.Time{}, false
+	}
+	return RetryAt(err)
+}
+
 // Message is what the API says is wrong, without a full stop, to be put into a
 // sentence for a user; or what it answered, where it does not say. It is empty
 // for an error that is not of this package.
@@ -149,7 +162,7 @@ func callError(req *request, ans *answer, err error) *Error {
 	}
 	var f *failure
 	errors.As(err, &f)
-	e.Cause, e.sent = f.cause, f.sent
+	e.Cause, e.RetryAt, e.sent = f.cause, f.retryAt, f.sent
 	if f.sent {
 		e.detail = "the Connect API's answer was lost: " + f.text
 		e.unavailable(req)
@@ -166,6 +179,8 @@ func putOff(reason budget.Reason) (string, []error) {
 		return "the hourly request budget of the access token is spent", []error{ErrThrottled}
 	case budget.Unauthorized:
 		return "the Connect API has refused the access token", []error{ErrUnauthorized}
+	case budget.Outage:
+		return "the Connect API is down, and is tried again with one request at a time", []error{ErrUnavailable}
 	default:
 		return "put off to stay within the request budget", []error{ErrDeferred}
 	}

@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"rpi-connect.dev/operator/internal/connectclient/budget"
 )
 
-// Call is one attempt to call the API, or one refusal of the budget to let it be
-// made, as [Options.Observe] is told of it. It holds nothing secret.
+// Call is one attempt to call the API, or one refusal to let it be made, as [Options.Observe] is told of it. It holds nothing secret.
 type Call struct {
 	// Operation names the call in a few words: "create artefact".
 	Operation string
@@ -20,12 +20,12 @@ type Call struct {
 	Method string
 	// Token is the access token's fingerprint.
 	Token string
-	// StatusCode is the answer's; 0 if none came whole, or the budget refused.
+	// StatusCode is the answer's; 0 if none came whole, or the call was refused.
 	StatusCode int
 	// Duration is how long the attempt took, to the answer's last byte.
 	Duration time.Duration
-	// Refusal is why the budget did not let the request be sent; nil if it
-	// was sent.
+	// Refusal is why the budget, or the circuit breaker in an outage, did not
+	// let the request be sent; nil if it was sent.
 	Refusal *budget.Refusal
 	// Delay is how far into the future the refusal puts the request off.
 	Delay time.Duration
@@ -33,15 +33,34 @@ type Call struct {
 	Budget budget.State
 }
 
+// observer passes on what is observed until it is silenced.
+type observer struct {
+	mu      sync.RWMutex // held for reading while observe runs
+	observe func(Call)
+}
+
+func (o *observer) tell(call Call) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	o.observe(call)
+}
+
+// silence returns when observe has been called for the last time.
+func (o *observer) silence() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.observe = func(Call) {}
+}
+
 // observe is the link that measures and logs.
-func observe(o Options, token Secret, b *budget.Budget) link {
-	fingerprint := token.Fingerprint()
+func observe(c *Client) link {
+	o, fingerprint := c.options, c.token.Fingerprint()
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			began := o.Now()
 			ans, err := next(ctx, req)
 
-			call := Call{Operation: req.operation, Method: req.method, Token: fingerprint, Budget: b.State()}
+			call := Call{Operation: req.operation, Method: req.method, Token: fingerprint, Budget: c.budget.State()}
 			if errors.As(err, &call.Refusal) {
 				call.Delay = max(0, call.Refusal.Until.Sub(began))
 			} else {
@@ -50,7 +69,7 @@ func observe(o Options, token Secret, b *budget.Budget) link {
 			if err == nil {
 				call.StatusCode = ans.status
 			}
-			o.Observe(call)
+			c.observer.tell(call)
 			logCall(ctx, o.Logger, call, err)
 			return ans, err
 		}
@@ -65,8 +84,8 @@ func logCall(ctx context.Context, logger *slog.Logger, call Call, err error) {
 	}
 	switch {
 	case call.Refusal != nil:
-		attrs = append(attrs, slog.Duration("delay", call.Delay))
-		logger.LogAttrs(ctx, slog.LevelDebug, "the budget put a call off", attrs...)
+		attrs = append(attrs, slog.String("reason", string(call.Refusal.Reason)), slog.Duration("delay", call.Delay))
+		logger.LogAttrs(ctx, slog.LevelDebug, "put a call off", attrs...)
 		return
 	case err != nil:
 		attrs = append(attrs, slog.String("error", err.Error()))

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // failure is why no answer came, or not a whole one. Above the redact link its
@@ -25,6 +26,8 @@ type failure struct {
 	repeats int
 	// lasting: asking again would fail the same way.
 	lasting bool
+	// retryAt is when asking again makes sense; zero if that is not known.
+	retryAt time.Time
 }
 
 func (f *failure) Error() string { return f.text }

@@ -25,13 +25,14 @@ const (
 // retry is the link that repeats what is safe to repeat: GET, PUT and DELETE,
 // after a network error or a 5xx, with exponential backoff and jitter. A POST may
 // have been carried out although its answer was lost; a PATCH is left to the
-// caller, who looks before changing anything again.
-func retry(o Options) link {
+// caller, who looks before changing anything again. A look at a running deployment
+// has its next turn anyway. While the API is down nothing is repeated.
+func retry(o Options, b *budget.Breaker) link {
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			began := o.Now()
 			ans, err := next(ctx, req)
-			for attempt := 1; attempt < maxAttempts && repeatable(req, ans, err); attempt++ {
+			for attempt := 1; attempt < maxAttempts && repeatable(ctx, req, ans, err) && !b.Open(); attempt++ {
 				wait := pause(attempt)
 				if ans != nil && ans.retryAt.After(o.Now().Add(wait)) {
 					wait = ans.retryAt.Sub(o.Now())
@@ -52,7 +53,10 @@ func retry(o Options) link {
 
 // repeatable tells whether the request may be sent again, and whether that can
 // help.
-func repeatable(req *request, ans *answer, err error) bool {
+func repeatable(ctx context.Context, req *request, ans *answer, err error) bool {
+	if priorityOf(ctx, req.method) == budget.Poll {
+		return false
+	}
 	switch req.method {
 	case http.MethodGet, http.MethodPut, http.MethodDelete:
 	default:

@@ -63,10 +63,13 @@ func (c *Client) chain() exchange {
 		learn(c.profile),
 		// What is safe to repeat is repeated. Everything below happens once
 		// per attempt: the vendor counts every attempt, so must we.
-		retry(c.options),
+		retry(c.options, c.breaker),
 		// Attempts and refusals are measured and logged, so this is above
-		// the budget, which refuses, and below retry, which repeats.
-		observe(c.options, c.token, c.budget),
+		// those who refuse, and below retry, which repeats.
+		observe(c),
+		// While the API is down hardly anything is sent. This is above the
+		// budget, of which nothing is used for what is not sent.
+		interrupt(c.breaker, c.profile),
 		// The budget decides whether the attempt may be made at all, and
 		// reads what every answer says about it.
 		spend(c.options.Now, c.budget),

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,6 +81,82 @@ func TestOneClientPerToken(t *testing.T) {
 	if one.Token() != NewSecret(testToken) || one.BaseURL() != DefaultBaseURL || one.Budget() == nil {
 		t.Error("the client does not say what it is for")
 	}
+}
+
+// Whoever holds the client of a retired token works on, but nobody hears of it any more; whoever opens
+// the organisation again begins anew.
+func TestRetire(t *testing.T) {
+	var mu sync.Mutex
+	told := map[string]int{}
+	s := serve(t, always(reply{status: 200, body: deploymentJSON, header: rateHeaders}))
+	api, err := New(Options{BaseURL: s.URL, Observe: func(c Call) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[c.Token]++
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, other := NewSecret(testToken), NewSecret("rporg_other")
+	old, neighbour := api.Organisation(token), api.Organisation(other)
+	calls := func(c *Client) int {
+		t.Helper()
+		if err := get(t, c); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return told[c.Token().Fingerprint()]
+	}
+	if n := calls(old); n != 1 {
+		t.Errorf("%d calls were observed", n)
+	}
+
+	api.Retire(token)
+	api.Retire(token)
+	api.Retire(NewSecret("rporg_unheard_of"))
+	if n := calls(old); n != 1 {
+		t.Errorf("%d calls were observed after the token had retired", n)
+	}
+	if n := calls(neighbour); n != 1 {
+		t.Errorf("%d calls of another organisation were observed", n)
+	}
+	if api.Organisation(other) != neighbour {
+		t.Error("another token has retired")
+	}
+	again := api.Organisation(token)
+	if again == old {
+		t.Error("it has not been forgotten")
+	}
+	if n := calls(again); n != 2 {
+		t.Errorf("%d calls were observed of the token that was put back", n)
+	}
+}
+
+// When Retire has returned nothing is observed any more, so whoever then removes what was observed
+// removes it for good.
+func TestRetireWaitsForThoseWhoAreTelling(t *testing.T) {
+	telling, goOn := make(chan struct{}), make(chan struct{})
+	var told atomic.Int32
+	s := serve(t, always(reply{status: 200, body: deploymentJSON, header: rateHeaders}))
+	api, err := New(Options{BaseURL: s.URL, Observe: func(Call) {
+		close(telling)
+		<-goOn
+		told.Add(1)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := api.Organisation(NewSecret(testToken))
+	var group sync.WaitGroup
+	group.Go(func() { _ = get(t, client) })
+	<-telling
+	group.Go(func() { close(goOn) })
+	api.Retire(client.Token())
+	if told.Load() != 1 {
+		t.Error("it has returned while somebody was being told")
+	}
+	group.Wait()
 }
 
 func TestPrivateCertificateAuthority(t *testing.T) {
@@ -234,10 +311,11 @@ func TestRetryAtOfAnOutage(t *testing.T) {
 // window ends.
 func TestSpentBudget(t *testing.T) {
 	clock := newClock()
-	spent := map[string]string{"X-Rate-Limit-Limit": "5000", "X-Rate-Limit-Remaining": "0", "X-Rate-Limit-Reset": "1800", "Content-Type": "text/plain"}
-	s := script(t, reply{status: 429, body: "Throttled", header: spent}, ok(deploymentJSON))
+	headers := map[string]string{"X-Rate-Limit-Limit": "5000", "X-Rate-Limit-Remaining": "0", "X-Rate-Limit-Reset": "1800", "Content-Type": "text/plain"}
+	s := script(t, reply{status: 429, body: "Throttled", header: headers}, ok(deploymentJSON))
 	client := connectAt(t, clock, s.URL)
 
+	var spent time.Time
 	for range 3 {
 		err := get(t, client)
 		mustBeOf(t, err, ErrThrottled)
@@ -245,6 +323,16 @@ func TestSpentBudget(t *testing.T) {
 		if wait := at.Sub(clock.Now()); !ok || wait < 30*time.Minute || wait > 31*time.Minute {
 			t.Errorf("retry in %s", wait)
 		}
+		shown, ok := SpentUntil(err)
+		if spent.IsZero() {
+			spent = shown
+		}
+		if !ok || !shown.Equal(spent) {
+			t.Errorf("shown as %s, then as %s", spent, shown)
+		}
+	}
+	if _, ok := SpentUntil(errors.New("another error")); ok {
+		t.Error("another error is shown as a spent budget")
 	}
 	if n := len(s.requests()); n != 1 {
 		t.Errorf("%d requests against a spent budget", n)
@@ -265,6 +353,34 @@ func TestRejectedToken(t *testing.T) {
 	}
 	if n := len(s.requests()); n != 1 {
 		t.Errorf("%d requests with a bad token", n)
+	}
+}
+
+// The story of a token that worked and is revoked: it is tried once more, after a moment, because the
+// 401 may have been a gateway's.
+func TestRevokedToken(t *testing.T) {
+	clock := newClock()
+	s := script(t, reply{status: 200, body: deploymentJSON, header: rateHeaders}, reply{status: 401}, reply{status: 401}, reply{status: 401})
+	client := connectAt(t, clock, s.URL)
+	if err := get(t, client); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(t, client); err == nil || client.Budget().State().Unauthorized {
+		t.Errorf("the first 401: %v", err)
+	}
+	for range 5 {
+		err := get(t, client)
+		mustBeOf(t, err, ErrDeferred)
+		if at, ok := RetryAt(err); !ok || at.Sub(clock.Now()) > 5*time.Second {
+			t.Errorf("it is tried again in %s", at.Sub(clock.Now()))
+		}
+	}
+	_ = clock.Sleep(t.Context(), 5*time.Second)
+	for range 5 {
+		mustBeOf(t, get(t, client), ErrUnauthorized)
+	}
+	if n := len(s.requests()); n != 3 {
+		t.Errorf("%d requests, want 1 that worked and 2 with a bad token", n)
 	}
 }
 

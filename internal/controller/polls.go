@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -33,9 +34,10 @@ type polls struct {
 // pollQueue is the turns of one access token.
 type pollQueue struct {
 	token  connectclient.Secret
-	poller *budget.Poller
+	poller *budget.Poller[types.NamespacedName]
 	turn   map[types.NamespacedName]bool // has come, and was not used yet
 	kick   chan struct{}
+	ended  chan struct{} // closed when the token is retired
 }
 
 func newPolls(api *connectclient.API, clk clock.PassiveClock, minimum, maximum time.Duration) *polls {
@@ -75,9 +77,10 @@ func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedNam
 	if !ok {
 		queue = &pollQueue{
 			token:  token,
-			poller: budget.NewPoller(p.api.Organisation(token).Budget().PollRate),
+			poller: budget.NewPoller[types.NamespacedName](p.api.Organisation(token).PollRate),
 			turn:   map[types.NamespacedName]bool{},
 			kick:   make(chan struct{}, 1),
+			ended:  make(chan struct{}),
 		}
 		p.queues[token] = queue
 		if p.ctx != nil {
@@ -86,7 +89,7 @@ func (p *polls) enter(token connectclient.Secret, deployment types.NamespacedNam
 	}
 	p.leave(deployment)
 	p.of[deployment] = queue
-	queue.poller.Seen(deployment.String(), every, last)
+	queue.poller.Seen(deployment, every, last)
 	select {
 	case queue.kick <- struct{}{}:
 	default:
@@ -125,9 +128,23 @@ func (p *polls) leave(deployment types.NamespacedName) {
 	if !ok {
 		return
 	}
-	queue.poller.Forget(deployment.String())
+	queue.poller.Forget(deployment)
 	delete(queue.turn, deployment)
 	delete(p.of, deployment)
+}
+
+// retire ends the queue of a token that nothing uses any more. Deployments that waited in it enter
+// the queue of the token that they use now with their next pass.
+func (p *polls) retire(token connectclient.Secret) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	queue, ok := p.queues[token]
+	if !ok {
+		return
+	}
+	delete(p.queues, token)
+	maps.DeleteFunc(p.of, func(_ types.NamespacedName, of *pollQueue) bool { return of == queue })
+	close(queue.ended)
 }
 
 // run hands out the turns of one token.
@@ -137,6 +154,8 @@ func (p *polls) run(ctx context.Context, queue *pollQueue) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-queue.ended:
 			return
 		case <-timer.C:
 		case <-queue.kick:
@@ -160,27 +179,16 @@ func (p *polls) handOut(queue *pollQueue) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		key, ok, wait := queue.poller.Next(p.clock.Now())
+		deployment, ok, wait := queue.poller.Next(p.clock.Now())
 		if !ok && wait == 0 {
 			return idle
 		}
 		if !ok {
 			return wait
 		}
-		deployment := parseKey(key)
 		queue.turn[deployment] = true
 		woken = append(woken, deployment)
 	}
-}
-
-// parseKey is the reverse of NamespacedName.String.
-func parseKey(key string) types.NamespacedName {
-	for i := range key {
-		if key[i] == types.Separator {
-			return types.NamespacedName{Namespace: key[:i], Name: key[i+1:]}
-		}
-	}
-	return types.NamespacedName{Name: key}
 }
 
 // interval is how long a running deployment is left alone, by how long its state

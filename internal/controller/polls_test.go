@@ -3,30 +3,53 @@
 package controller
 
 import (
+	"context"
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/reflector"
 )
 
-func TestParseKey(t *testing.T) {
-	for _, name := range []types.NamespacedName{
-		{Namespace: "lab", Name: "kiosk"},
-		{Namespace: "lab", Name: "kiosk-v1.0.rollout"},
-		{Namespace: "a", Name: "b"},
-		{Name: "kiosk"},
-		{},
-	} {
-		if got := parseKey(name.String()); got != name {
-			t.Errorf("%q became %q", name, got)
+// The queues of tokens that were rotated end, although the operator goes on: the bubble of simulated
+// time would not end with one of their goroutines left.
+func TestRotatedTokensLeaveNoQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api, err := connectclient.New(connectclient.Options{})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if got := parseKey("kiosk"); got != (types.NamespacedName{Name: "kiosk"}) {
-		t.Errorf("a bare name became %q", got)
-	}
+		woken := make(chan reflector.Wake, 1)
+		polls := newPolls(api, clock.RealClock{}, 15*time.Second, 15*time.Minute)
+		polls.wake = func(w reflector.Wake) { woken <- w }
+		polls.start(context.Background())
+		deployment := types.NamespacedName{Namespace: "lab", Name: "kiosk"}
+		var token connectclient.Secret
+		for i := range 1000 {
+			token = connectclient.NewSecret(fmt.Sprint("rporg_", i))
+			polls.due(token, deployment)
+			if w := <-woken; w.Token != token || len(w.Waiters) != 1 || w.Waiters[0] != deployment {
+				t.Fatalf("the turn went to %v", w.Waiters)
+			}
+			if !polls.takeTurn(deployment) {
+				t.Fatal("its turn has not come")
+			}
+			polls.retire(token)
+			polls.retire(token) // it is told of twice
+			if polls.waits(token, deployment) {
+				t.Fatal("it waits for a turn of a token that was retired")
+			}
+		}
+		if len(polls.queues)+len(polls.of) != 0 {
+			t.Errorf("%d queues and %d waiting deployments are left", len(polls.queues), len(polls.of))
+		}
+	})
 }
 
 func TestInterval(t *testing.T) {

@@ -28,12 +28,12 @@ var (
 
 	refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "rpi_connect_budget_refusals_total",
-		Help: "Requests that the budget put off, by operation and reason (exhausted, pacing, unauthorized, unproven).",
+		Help: "Requests that were put off, by operation and reason (exhausted, pacing, unauthorized, unproven; outage: Connect is down).",
 	}, []string{"token", "operation", "reason"})
 
 	delay = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "rpi_connect_budget_delay_seconds",
-		Help:    "How far the budget put requests off, by operation.",
+		Help:    "How far requests were put off, by operation.",
 		Buckets: []float64{.1, 1, 10, 60, 300, 900, 1800, 3600},
 	}, []string{"operation"})
 
@@ -58,6 +58,11 @@ var (
 	}, []string{"token"})
 )
 
+// ofTokens are the metrics that have a series for each token.
+var ofTokens = []interface {
+	DeletePartialMatch(labels prometheus.Labels) int
+}{requests, refusals, limit, remaining, reset, rejected}
+
 func init() {
 	metrics.Registry.MustRegister(requests, duration, refusals, delay, limit, remaining, reset, rejected)
 }
@@ -81,4 +86,13 @@ func Observe(call connectclient.Call) {
 		reset.WithLabelValues(call.Token).Set(float64(call.Budget.ResetAt.Unix()))
 	}
 	rejected.WithLabelValues(call.Token).Set(map[bool]float64{true: 1}[call.Budget.Unauthorized])
+}
+
+// Forget removes every series of a token, by its fingerprint: nothing uses the token any more, and
+// what was last said of it would be said for ever. Nobody may observe a call with it afterwards: see
+// [connectclient.API.Retire].
+func Forget(token string) {
+	for _, metric := range ofTokens {
+		metric.DeletePartialMatch(prometheus.Labels{"token": token})
+	}
 }

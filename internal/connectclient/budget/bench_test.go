@@ -24,7 +24,7 @@ func BenchmarkTake(b *testing.B) {
 
 // Next among 10,000 running deployments of seven intervals.
 func BenchmarkNext(b *testing.B) {
-	poller := budget.NewPoller(pollsPerSecond(1e12))
+	poller := budget.NewPoller[string](pollsPerSecond(1e12))
 	now := noon
 	for i := range 10_000 {
 		poller.Seen(strconv.Itoa(i), 15*time.Second<<(i%7), now.Add(-time.Duration(i)*time.Second))

@@ -35,8 +35,8 @@ type Config struct {
 	ReservePercent int
 	// QPS is the rate where the API announces no window. Default 10.
 	QPS float64
-	// ProbeInterval is how often a rejected token is tried again. Default 30
-	// minutes.
+	// ProbeInterval is how often a rejected token is tried again; one that was
+	// good is tried sooner at first. Default 30 minutes.
 	ProbeInterval time.Duration
 	// Jitter returns a number in [0,1). It is called once, by New: it keeps
 	// the users of many budgets from coming back in the same moment. Default
@@ -62,6 +62,10 @@ const (
 	// window there may be thousands left for nobody; the next window begins
 	// full, so there is no need to rush.
 	shortestPace = 60
+	// straggling is the part of the window that polls do not bother to spend: the
+	// last ten of 5,000 would be so far apart that each went by a number that is
+	// long out of date.
+	straggling = 500
 )
 
 // Reason says why a request may not go.
@@ -76,14 +80,23 @@ const (
 	Pacing Reason = "pacing"
 	// Unauthorized: the token has been rejected.
 	Unauthorized Reason = "unauthorized"
-	// Unproven: the first request with this token is on its way.
+	// Unproven: the first request with this token is on its way, or the token
+	// is in doubt after a 401.
 	Unproven Reason = "unproven"
+	// Outage: the API is down, and it is not this request's turn to find out
+	// whether it is back. It comes from [Breaker.Try] only.
+	Outage Reason = "outage"
 )
 
-// Refusal is the error of [Budget.Take].
+// Refusal is the error of [Budget.Take] and of [Breaker.Try].
 type Refusal struct {
-	// Until is when to ask again.
-	Until  time.Time
+	// Until is when to ask again. Those who wait for the same thing are given
+	// successive times, so that they do not come back in one instant.
+	Until time.Time
+	// Ends is when the window or the stop ends that an Exhausted one waits
+	// for, to be shown: it is the same for all who are refused, however often.
+	// Zero for other reasons.
+	Ends   time.Time
 	Reason Reason
 }
 
@@ -93,12 +106,16 @@ func (r *Refusal) Error() string { return fmt.Sprintf("the request budget refuse
 type Answer struct {
 	// StatusCode of the answer; 0 if there was none.
 	StatusCode int
-	// HasHeaders says whether Limit, Remaining and Reset were there.
+	// HasHeaders says whether the answer announces a budget. What it does not
+	// say about it, or not so that it can be understood, is negative: that
+	// leaves what is known, and never means that there is no limit.
 	HasHeaders bool
-	Limit      int
-	Remaining  int
+	// Limit is the number of requests in a window; it cannot be 0.
+	Limit int
+	// Remaining is how many of them are left.
+	Remaining int
 	// Reset is the time from the answer to the end of the window, to the
-	// second.
+	// second. More than a day is not understood.
 	Reset time.Duration
 	// RetryAfter is how long the answer asks to wait; 0 if it does not.
 	RetryAfter time.Duration
@@ -121,7 +138,8 @@ type State struct {
 	// force.
 	StoppedUntil time.Time
 	// Unauthorized says that the token has been rejected, and NextProbe when
-	// it is tried again; zero if it has not been rejected.
+	// it is tried again; zero if it has not been rejected. One that was good
+	// is not rejected by a single 401.
 	Unauthorized bool
 	NextProbe    time.Time
 }
@@ -135,12 +153,19 @@ type Budget struct {
 	order    uint64 // of the last moment
 	inFlight int
 
-	window window
-	token  token
-	slots  slots
+	window   window
+	token    token
+	slots    slots
+	comeback spreads // of those who were refused
 
-	stopped   time.Time // until when nobody goes
-	stoppedBy Reason
+	stop stop
+}
+
+// stop is that nobody goes until a time.
+type stop struct {
+	until  time.Time
+	length time.Duration // how long it is waited for, as far as it matters to how many wait
+	reason Reason
 }
 
 // moment is when something happened: its order is exact where clocks are coarse.
@@ -203,16 +228,24 @@ func (b *Budget) Take(p Priority) (*Ticket, error) {
 
 // refuse returns why a request may not go now, or nil if it may.
 func (b *Budget) refuse(p Priority, now moment) *Refusal {
-	if refusal := b.token.refuse(b.inFlight, now.at); refusal != nil {
+	if refusal := b.token.refuse(now.at); refusal != nil {
 		return refusal
 	}
-	if now.at.Before(b.stopped) {
-		return &Refusal{Until: b.stopped, Reason: b.stoppedBy}
+	if now.at.Before(b.stop.until) {
+		refusal := &Refusal{Until: b.comeback.next(p, b.stop.until, b.stop.length), Reason: b.stop.reason}
+		if b.stop.reason == Exhausted {
+			refusal.Ends = b.stop.until
+		}
+		return refusal
 	}
 	if b.window.known {
 		b.window.roll(now)
 		if b.left(p) <= 0 {
-			return &Refusal{Until: b.window.over().Add(b.jitter), Reason: Exhausted}
+			return &Refusal{
+				Until:  b.comeback.next(p, b.opens(), b.window.length),
+				Ends:   b.window.shownEnd(),
+				Reason: Exhausted,
+			}
 		}
 		return nil
 	}
@@ -221,6 +254,9 @@ func (b *Budget) refuse(p Priority, now moment) *Refusal {
 	}
 	return nil
 }
+
+// opens is when the window is over for this budget.
+func (b *Budget) opens() time.Time { return b.window.over().Add(b.jitter) }
 
 // left is how many requests of the known window a priority may still spend.
 func (b *Budget) left(p Priority) int {
@@ -266,39 +302,41 @@ func (t *Ticket) end(how func(*Budget)) {
 // learn takes over what the answer to a request says.
 func (b *Budget) learn(answer Answer, sent moment) {
 	now := b.now()
-	announced := believable(answer)
 	straggler := false
 	switch {
-	case announced:
+	case answer.HasHeaders:
 		straggler = !b.window.learn(answer, sent, now)
 	case b.window.known:
 		b.window.lose(now)
 	}
-	b.token.judge(answer.StatusCode, announced, sent, now)
+	b.token.judge(answer.StatusCode, answer.HasHeaders, sent, now)
 
 	throttled := answer.StatusCode == http.StatusTooManyRequests
+	reason := Pacing
+	if throttled {
+		reason = Exhausted
+	}
 	switch {
-	case answer.RetryAfter > 0 && throttled:
-		b.stop(now.at.Add(min(answer.RetryAfter, maxRetryAfter)), Exhausted)
 	case answer.RetryAfter > 0:
-		b.stop(now.at.Add(min(answer.RetryAfter, maxRetryAfter)), Pacing)
-	case throttled && straggler:
-		// The window that was spent is past.
-	case throttled && announced:
-		b.stop(b.window.over().Add(b.jitter), Exhausted)
-	case throttled:
-		b.stop(now.at.Add(stopWithoutReset), Exhausted)
+		after := min(answer.RetryAfter, maxRetryAfter)
+		b.halt(stop{until: now.at.Add(after), length: after, reason: reason})
+	case !throttled, straggler: // or the window that was spent is past
+	case answer.HasHeaders:
+		b.halt(stop{until: b.opens(), length: b.window.length, reason: reason})
+	default:
+		b.halt(stop{until: now.at.Add(stopWithoutReset), length: stopWithoutReset, reason: reason})
 	}
 }
 
-func (b *Budget) stop(until time.Time, by Reason) {
-	if until.After(b.stopped) {
-		b.stopped, b.stoppedBy = until, by
+// halt stops everybody, unless they are stopped for longer already.
+func (b *Budget) halt(s stop) {
+	if s.until.After(b.stop.until) {
+		b.stop = s
 	}
 }
 
-// Reconsider lets a token that was rejected be tried again at once, with one
-// request: somebody says that it is good now.
+// Reconsider lets a token that was rejected, or is in doubt, be tried again at
+// once, with one request: somebody says that it is good now.
 func (b *Budget) Reconsider() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -315,26 +353,28 @@ func (b *Budget) State() State {
 		HeadersKnown: b.window.known,
 		Limit:        b.window.limit,
 		Remaining:    max(0, b.left(Urgent)),
-		ResetAt:      b.window.resetAt,
+		ResetAt:      b.window.shownEnd(),
 		InFlight:     b.inFlight,
-		Unauthorized: b.token.rejected,
+		Unauthorized: b.token.standing == rejected,
 	}
-	if now.at.Before(b.stopped) {
-		state.StoppedUntil = b.stopped
+	if now.at.Before(b.stop.until) {
+		state.StoppedUntil = b.stop.until
 	}
-	if b.token.rejected {
-		state.NextProbe = b.token.nextProbe
+	if state.Unauthorized {
+		state.NextProbe = b.token.notBefore
 	}
 	return state
 }
 
 // PollRate is how many polls a second last until the window ends, after what
-// polls have to leave to others; without a window, half of the plain rate.
+// polls have to leave to others; without a window, half of the plain rate. It is 0
+// while nobody may go. If nobody but polls asks, a poll is what tries again after
+// that.
 func (b *Budget) PollRate() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	if b.token.rejected || now.at.Before(b.stopped) {
+	if b.token.refuse(now.at) != nil || now.at.Before(b.stop.until) {
 		return 0
 	}
 	if !b.window.known {
@@ -342,5 +382,9 @@ func (b *Budget) PollRate() float64 {
 	}
 	b.window.roll(now)
 	pace := max(b.window.resetAt.Sub(now.at), b.window.length/shortestPace, time.Second)
-	return max(0, float64(b.left(Poll))) / pace.Seconds()
+	left := b.left(Poll)
+	if left <= b.window.limit/straggling {
+		return 0
+	}
+	return float64(left) / pace.Seconds()
 }

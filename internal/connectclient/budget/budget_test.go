@@ -182,25 +182,110 @@ func TestRemaining(t *testing.T) {
 	})
 }
 
+// Headers that are understood in part, or not at all, never mean that there is no limit. What they
+// do say counts, and the next that are whole are believed again.
 func TestHeadersThatCannotBe(t *testing.T) {
-	for name, nonsense := range map[string]budget.Answer{
-		"no limit":           announce(200, 0, 0, time.Minute),
-		"a negative limit":   announce(200, -5, 3, time.Minute),
-		"a huge limit":       announce(200, math.MaxInt, 3, time.Minute),
-		"negative remaining": announce(200, 100, -1, time.Minute),
-		"a negative reset":   announce(200, 100, 3, -time.Minute),
-		"an epoch":           announce(200, 100, 0, 1_770_000_000*time.Second),
+	for name, test := range map[string]struct {
+		nonsense         budget.Answer
+		limit, remaining int
+		ends             time.Duration
+	}{
+		"no limit":                 {announce(200, 0, 7, time.Minute), 5000, 7, time.Minute},
+		"a negative limit":         {announce(200, -5, 3, time.Minute), 5000, 3, time.Minute},
+		"a huge limit":             {announce(200, math.MaxInt, 3, time.Minute), 5000, 3, time.Minute},
+		"more than any limit":      {announce(200, -1, 9000, time.Minute), 5000, 5000, time.Minute},
+		"negative remaining":       {announce(200, 100, -1, time.Minute), 100, 99, time.Minute},
+		"a negative reset":         {announce(200, 100, 3, -time.Minute), 100, 3, 30 * time.Minute},
+		"an epoch":                 {announce(200, 100, 0, 1_770_000_000*time.Second), 100, 0, 30 * time.Minute},
+		"a limit and nothing else": {announce(200, 100, -1, -1), 100, 99, 30 * time.Minute},
+		"nothing but their names":  {announce(200, -1, -1, -1), 5000, 4999, 30 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk(t, budget.Config{})
-			d.call(budget.Write, nonsense)
-			if d.State().HeadersKnown {
-				t.Error("they were believed")
+			d.call(budget.Write, test.nonsense)
+			state := d.State()
+			if !state.HeadersKnown || state.Limit != test.limit || state.Remaining != test.remaining || state.ResetAt.Sub(d.time) != test.ends {
+				t.Errorf("they made it %+v", state)
 			}
+			d.wait(2 * time.Hour) // whatever was believed is over
 			d.call(budget.Write, announce(200, 100, 500, time.Minute))
 			d.remaining(100) // no more than the limit
+			if got := d.State().ResetAt.Sub(d.time); got != time.Minute {
+				t.Errorf("the window ends in %s", got)
+			}
 		})
 	}
+}
+
+// Once a window is known, headers that are understood in part count down what is left of it.
+func TestHalfUnderstoodHeadersInAKnownWindow(t *testing.T) {
+	known := func(t *testing.T) *desk {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 100, 50, 20*time.Minute))
+		return d
+	}
+	t.Run("a number without its end lowers it", func(t *testing.T) {
+		d := known(t)
+		d.call(budget.Write, announce(200, -1, 12, -1))
+		d.remaining(12)
+		if got := d.State().ResetAt.Sub(d.time); got != 20*time.Minute {
+			t.Errorf("the window ends in %s", got)
+		}
+	})
+	t.Run("a number without its end is no news from an overtaken answer", func(t *testing.T) {
+		d := known(t)
+		overtaken := d.take(budget.Write)
+		d.call(budget.Write, announce(200, 100, 30, 20*time.Minute))
+		overtaken.Done(announce(200, -1, 40, -1))
+		d.remaining(30)
+	})
+	t.Run("an end without a number counts the request", func(t *testing.T) {
+		d := known(t)
+		for range 10 {
+			d.call(budget.Write, announce(200, -1, -1, 20*time.Minute))
+		}
+		d.remaining(40)
+	})
+	t.Run("no headers at all count the request", func(t *testing.T) {
+		d := known(t)
+		for range 10 {
+			d.call(budget.Write, budget.Answer{StatusCode: 200})
+		}
+		d.remaining(40)
+	})
+	t.Run("the next window begins without a number", func(t *testing.T) {
+		d := known(t)
+		for range 30 {
+			d.call(budget.Write, budget.Answer{})
+		}
+		d.wait(20 * time.Minute)
+		d.call(budget.Write, announce(200, -1, -1, time.Hour))
+		d.remaining(99)
+	})
+	t.Run("a straggler of the last window lowers nothing", func(t *testing.T) {
+		d := known(t)
+		straggler := d.take(budget.Urgent)
+		d.wait(21 * time.Minute)
+		d.remaining(99)
+		straggler.Done(announce(200, -1, 0, -1))
+		d.remaining(100)
+	})
+	t.Run("a 429 of zeros stops until the end it names", func(t *testing.T) {
+		d := known(t)
+		d.call(budget.Write, announce(429, 0, 0, 20*time.Minute))
+		d.refused(budget.Urgent, budget.Exhausted)
+		d.wait(19 * time.Minute)
+		d.refused(budget.Urgent, budget.Exhausted)
+		d.wait(time.Minute + 3*time.Second)
+		d.take(budget.Urgent)
+	})
+	t.Run("a 429 that names no end stops until the known one", func(t *testing.T) {
+		d := known(t)
+		d.call(budget.Write, announce(429, -1, -1, -1))
+		if got := d.refused(budget.Urgent, budget.Exhausted); got < 20*time.Minute || got > 20*time.Minute+3*time.Second {
+			t.Errorf("it stops for %s", got)
+		}
+	})
 }
 
 // The end of a window is announced in whole seconds by answers that take time.
@@ -325,16 +410,73 @@ func TestNextWindow(t *testing.T) {
 	})
 }
 
-// What users are told is the same for all who are refused, however often.
+// What users are told is the same for all who are refused, however often. When they come back is not:
+// first come, first served, and all of them soon after the reset.
 func TestRefusalsAreStable(t *testing.T) {
 	d := newDesk(t, budget.Config{})
-	d.call(budget.Write, announce(200, 5000, 300, 10*time.Minute))
-	ends := d.time.Add(d.refused(budget.Poll, budget.Exhausted))
+	d.call(budget.Write, announce(200, 5000, 300, time.Hour)) // 10:30, and the reset is at 11:30
+	ends := d.time.Add(time.Hour)
+	previous := d.time
 	for range 500 {
 		d.wait(time.Second)
-		if got := d.time.Add(d.refused(budget.Background, budget.Exhausted)); !got.Equal(ends) {
-			t.Fatalf("first until %s, now until %s", ends, got)
+		_, err := d.Take(budget.Background)
+		refusal := refusalOf(err)
+		if !refusal.Ends.Equal(ends) {
+			t.Fatalf("shown as %s, want %s", refusal.Ends, ends)
 		}
+		if !refusal.Until.After(previous) {
+			t.Fatalf("first until %s, then until %s", previous, refusal.Until)
+		}
+		if late := refusal.Until.Sub(ends); late < 0 || late >= time.Minute {
+			t.Fatalf("it comes back %s after the reset", late)
+		}
+		previous = refusal.Until
+	}
+}
+
+// Thousands of writers wait for the reset. They do not come back in one instant; who goes first comes
+// back first; and it does not take long in a window that is short.
+func TestComingBackAfterTheReset(t *testing.T) {
+	for _, length := range []time.Duration{6 * time.Second, time.Minute, time.Hour} {
+		t.Run(length.String(), func(t *testing.T) {
+			d := newDesk(t, budget.Config{})
+			d.call(budget.Urgent, announce(200, 5000, 0, length))
+			first, last := map[budget.Priority]time.Time{}, map[budget.Priority]time.Time{}
+			perSecond := map[time.Duration]int{}
+			opens := d.time.Add(length + 2*time.Second)
+			for range 3000 {
+				for _, p := range []budget.Priority{budget.Background, budget.Write, budget.Urgent, budget.Poll} {
+					at := d.time.Add(d.refused(p, budget.Exhausted))
+					if first[p].IsZero() {
+						first[p] = at
+					} else if !at.After(last[p]) {
+						t.Fatalf("%s: one until %s, the next until %s", p, last[p], at)
+					}
+					last[p] = at
+					if p == budget.Write {
+						perSecond[at.Sub(opens).Truncate(time.Second)]++
+					}
+				}
+			}
+			if !first[budget.Urgent].Equal(opens) {
+				t.Errorf("the first comes %s after the window has opened", first[budget.Urgent].Sub(opens))
+			}
+			if first[budget.Write].Before(last[budget.Urgent]) || first[budget.Background].Before(last[budget.Write]) || first[budget.Poll].Before(last[budget.Write]) {
+				t.Errorf("first %v, last %v", first, last)
+			}
+			for p, at := range last {
+				if span := at.Sub(opens); span > length/60 {
+					t.Errorf("%s: the last comes %s after the window has opened", p, span)
+				}
+			}
+			if length == time.Hour {
+				for second, n := range perSecond {
+					if n > 3000/4 {
+						t.Errorf("%d writers come in second %s", n, second)
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -357,10 +499,11 @@ func TestThrottled(t *testing.T) {
 			d := newDesk(t, budget.Config{Jitter: func() float64 { return 0.5 }})
 			d.call(budget.Write, budget.Answer{StatusCode: 200})
 			d.call(budget.Write, test.answer)
-			for _, p := range []budget.Priority{budget.Urgent, budget.Background} {
-				if got := d.refused(p, test.why); got != test.want {
-					t.Errorf("%s is stopped for %s, want %s", p, got, test.want)
-				}
+			if got := d.refused(budget.Urgent, test.why); got != test.want {
+				t.Errorf("it stops for %s, want %s", got, test.want)
+			}
+			if got := d.refused(budget.Background, test.why); got <= test.want || got > test.want+test.want/60 {
+				t.Errorf("others are stopped for %s, want a little more than %s", got, test.want)
 			}
 			if got := d.State().StoppedUntil.Sub(d.time); got != test.want {
 				t.Errorf("the state says %s", got)
@@ -377,12 +520,9 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// The story of a token that stops working and is repaired by its organisation.
+// The story of a token that never worked, until its organisation makes it work.
 func TestRejectedToken(t *testing.T) {
-	good := announce(200, 100, 50, time.Hour)
 	d := newDesk(t, budget.Config{})
-	d.call(budget.Write, good)
-	before, alongside := d.take(budget.Write), d.take(budget.Write)
 	d.call(budget.Write, budget.Answer{StatusCode: 401})
 
 	for _, p := range []budget.Priority{budget.Urgent, budget.Background} {
@@ -390,14 +530,15 @@ func TestRejectedToken(t *testing.T) {
 			t.Errorf("the next probe is in %s", got)
 		}
 	}
-	before.Done(good) // was on its way before the token was revoked
 	d.wait(time.Minute)
-	alongside.Done(budget.Answer{StatusCode: 401})
 	if state := d.State(); !state.Unauthorized || state.NextProbe.Sub(d.time) != 29*time.Minute || d.PollRate() != 0 {
 		t.Errorf("the state says %+v", state)
 	}
 
 	d.wait(29 * time.Minute)
+	if d.PollRate() == 0 {
+		t.Error("a poll cannot be the probe")
+	}
 	probe := d.take(budget.Background)
 	if got := d.refused(budget.Urgent, budget.Unauthorized); got > time.Second {
 		t.Errorf("while the probe is on its way others are put off for %s", got)
@@ -416,7 +557,7 @@ func TestRejectedToken(t *testing.T) {
 	}
 
 	d.wait(30 * time.Minute)
-	d.call(budget.Background, good)
+	d.call(budget.Background, announce(200, 100, 50, time.Hour))
 	if state := d.State(); state.Unauthorized || !state.NextProbe.IsZero() {
 		t.Errorf("after a good answer the state says %+v", state)
 	}
@@ -424,10 +565,149 @@ func TestRejectedToken(t *testing.T) {
 	d.take(budget.Urgent)
 }
 
+// One 401 may be a gateway's. A token that was good is put in doubt by it, and tried again alone.
+func TestFirstStrike(t *testing.T) {
+	good := announce(200, 100, 50, time.Hour)
+	struck := func(t *testing.T) *desk {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, good)
+		d.call(budget.Write, budget.Answer{StatusCode: 401})
+		if d.State().Unauthorized {
+			t.Error("it is rejected")
+		}
+		if d.PollRate() != 0 {
+			t.Error("polls are handed out")
+		}
+		return d
+	}
+	alone := func(t *testing.T, d *desk) *budget.Ticket {
+		t.Helper()
+		if got := d.refused(budget.Urgent, budget.Unproven); got != 5*time.Second {
+			t.Errorf("the next request goes in %s", got)
+		}
+		d.wait(5 * time.Second)
+		ticket := d.take(budget.Background)
+		d.refused(budget.Urgent, budget.Unproven)
+		return ticket
+	}
+	mustBeClear := func(t *testing.T, d *desk) {
+		t.Helper()
+		d.take(budget.Urgent)
+		d.take(budget.Urgent)
+		if d.State().Unauthorized {
+			t.Error("it is rejected")
+		}
+	}
+	for name, word := range map[string]budget.Answer{
+		"a success":              good,
+		"a missing object":       {StatusCode: 404},
+		"an error of the API":    announce(500, 100, 50, time.Hour),
+		"a 401 with its headers": announce(401, 100, 50, time.Hour),
+	} {
+		t.Run("is forgotten after "+name, func(t *testing.T) {
+			d := struck(t)
+			alone(t, d).Done(word)
+			mustBeClear(t, d)
+			d.call(budget.Write, budget.Answer{StatusCode: 401})
+			if d.State().Unauthorized {
+				t.Error("the next strike counts as the second")
+			}
+		})
+	}
+	for name, silence := range map[string]budget.Answer{
+		"no answer":             {},
+		"an error of a proxy":   {StatusCode: 502},
+		"a 429 without headers": {StatusCode: 429},
+	} {
+		t.Run("is remembered after "+name, func(t *testing.T) {
+			d := struck(t)
+			alone(t, d).Done(silence)
+			d.wait(2 * time.Minute)
+			d.call(budget.Urgent, budget.Answer{StatusCode: 401})
+			d.refused(budget.Urgent, budget.Unauthorized)
+		})
+	}
+	t.Run("takes those along that were on their way", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, good)
+		flock := []*budget.Ticket{d.take(budget.Write), d.take(budget.Write), d.take(budget.Write)}
+		for _, ticket := range flock {
+			ticket.Done(budget.Answer{StatusCode: 401})
+		}
+		if d.State().Unauthorized {
+			t.Error("it is rejected in one moment")
+		}
+		alone(t, d).Done(good)
+		mustBeClear(t, d)
+	})
+	t.Run("is outweighed by what was sent later", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, good)
+		first, second := d.take(budget.Write), d.take(budget.Write)
+		first.Done(budget.Answer{StatusCode: 401})
+		second.Done(good)
+		mustBeClear(t, d)
+	})
+	t.Run("is not outweighed by what was sent earlier", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, good)
+		first, second := d.take(budget.Write), d.take(budget.Write)
+		second.Done(budget.Answer{StatusCode: 401})
+		first.Done(good)
+		d.refused(budget.Urgent, budget.Unproven)
+	})
+	t.Run("is looked into at once when somebody says so", func(t *testing.T) {
+		d := struck(t)
+		d.Reconsider()
+		d.call(budget.Background, good)
+		mustBeClear(t, d)
+	})
+}
+
+// The story of a token that worked, is revoked, and works again: it is tried soon, and less and less
+// often.
+func TestSecondStrike(t *testing.T) {
+	good := announce(200, 1000, 500, 2*time.Hour)
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, good)
+	before, alongside := d.take(budget.Write), d.take(budget.Write)
+	d.call(budget.Write, budget.Answer{StatusCode: 401})
+	d.wait(5 * time.Second)
+	d.call(budget.Write, budget.Answer{StatusCode: 401})
+	before.Done(good) // was on its way before the token was revoked
+	alongside.Done(budget.Answer{StatusCode: 401})
+
+	for _, want := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second} {
+		if got := d.refused(budget.Urgent, budget.Unauthorized); got != want {
+			t.Errorf("the next probe is in %s, want %s", got, want)
+		}
+		d.wait(want)
+		d.call(budget.Background, budget.Answer{StatusCode: 401})
+	}
+	probes := 4
+	for began := d.time; d.time.Sub(began) < 2*time.Hour; probes++ {
+		got := d.refused(budget.Urgent, budget.Unauthorized)
+		if got > 30*time.Minute {
+			t.Fatalf("the next probe is in %s", got)
+		}
+		d.wait(got)
+		d.call(budget.Urgent, budget.Answer{StatusCode: 401})
+	}
+	if probes > 13 {
+		t.Errorf("%d probes in two hours", probes)
+	}
+	d.wait(30 * time.Minute)
+	d.call(budget.Background, good)
+	d.take(budget.Urgent)
+	d.take(budget.Urgent)
+}
+
 // A probe that the budget itself does not let go is not used up.
 func TestProbeAgainstSpentBudget(t *testing.T) {
 	d := newDesk(t, budget.Config{})
-	d.call(budget.Write, announce(200, 100, 11, 40*time.Minute))
+	d.call(budget.Write, announce(200, 100, 12, 40*time.Minute))
+	d.call(budget.Write, budget.Answer{StatusCode: 401})
+	d.wait(5 * time.Second)
 	d.call(budget.Write, budget.Answer{StatusCode: 401})
 	d.wait(30 * time.Minute)
 	d.refused(budget.Background, budget.Exhausted)

@@ -46,14 +46,36 @@
 // past and nobody has said anything since, a full window is assumed, which the next
 // header corrects. If none comes the window is taken to last an hour.
 //
+// Headers that are understood in part never mean that there is no limit. Where the
+// limit is missing the last one holds, or 5,000; where the number that is left is
+// missing requests are counted here; where the end is missing the known window goes
+// on, or one is taken to end at the top of the hour, as documented.
+//
+// Whatever is waited for is kept with its monotonic clock reading, so nobody's
+// setting of the machine's clock opens a window early or keeps it shut for hours.
+//
 // # When nobody goes
 //
 // A 429 stops the token until the window ends. A Retry-After, on whatever answer,
-// stops it for as long as it says. A 429 with neither stops it for a minute. A 401
-// stops it until the token changes, which makes a new Budget, but for one probe
-// every half hour; a probe that succeeds lets everybody go again. Before the first
-// answer nobody knows whether the token is any good, so one request goes alone: a
-// bad token costs one request, however many resources use it.
+// stops it for as long as it says. A 429 with neither stops it for a minute. Those
+// who are refused until then come back one after another, the urgent first, within
+// a minute for a window of an hour.
+//
+// A 401 stops the token until it changes, which makes a new Budget, but for one
+// probe every half hour; a probe that succeeds lets everybody go again. Before the
+// first answer nobody knows whether the token is any good, so one request goes
+// alone: a bad token costs one request, however many resources use it. A token that
+// was good gets a second chance, because a gateway in trouble may answer 401 too:
+// the first puts it in doubt, one request goes alone after 5 seconds, and only if
+// that gets another 401 is it rejected. Then it is probed after 10 seconds, 20, and
+// so on. Rate headers are given to those only who were let in, so a 401 with them
+// is about its request.
+//
+// # When the API is down
+//
+// A [Breaker] is for an API rather than a token. After five failures in a row it
+// lets one request go every 2 seconds, then every 4, 8 and 10, whoever comes first;
+// the first answer that is the API's own lets everybody go again.
 //
 // What this cannot promise: a program that spends from the same token between two
 // of our headers is seen only in the second. The reserve is what covers it.

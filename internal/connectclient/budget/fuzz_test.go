@@ -36,7 +36,7 @@ func FuzzAnswers(f *testing.F) {
 		}
 		now := noon
 		b := budget.New(budget.Config{Now: func() time.Time { return now }, ReservePercent: next(), QPS: float64(next())})
-		poller := budget.NewPoller(b.PollRate)
+		poller := budget.NewPoller[string](b.PollRate)
 		var tickets []*budget.Ticket
 		for len(script) > 0 {
 			switch p := budget.Priority(next() & 3); next() & 7 {

@@ -29,18 +29,19 @@ import (
 // each, and Next compares their heads.
 //
 // It is not safe for concurrent use, and knows no clock but the one it is given.
-type Poller struct {
+// K is what names a deployment.
+type Poller[K comparable] struct {
 	rate func() float64 // polls per second that may go now
 
-	turns   map[string]*turn
-	queues  map[time.Duration]*queue // by interval
-	credit  float64                  // polls that may go at once
-	counted time.Time                // when credit was last brought up to date
+	turns   map[K]*turn[K]
+	queues  map[time.Duration]*queue[K] // by interval
+	credit  float64                     // polls that may go at once
+	counted time.Time                   // when credit was last brought up to date
 }
 
 // turn is a deployment in its queue.
-type turn struct {
-	key   string
+type turn[K comparable] struct {
+	key   K
 	every time.Duration
 	seen  time.Time
 	index int
@@ -56,15 +57,15 @@ const (
 )
 
 // NewPoller returns a poller that hands out polls at the rate that is given,
-// usually [Budget.PollRate].
-func NewPoller(rate func() float64) *Poller {
-	return &Poller{rate: rate, turns: map[string]*turn{}, queues: map[time.Duration]*queue{}}
+// usually [Budget.PollRate]. A rate of 0 hands out none at all.
+func NewPoller[K comparable](rate func() float64) *Poller[K] {
+	return &Poller[K]{rate: rate, turns: map[K]*turn[K]{}, queues: map[time.Duration]*queue[K]{}}
 }
 
 // Seen notes when the deployment was last looked at, and that it is to be looked
 // at again after the interval, which must be positive. The first call adds it; a
 // time in the past makes it due the sooner.
-func (p *Poller) Seen(key string, every time.Duration, at time.Time) {
+func (p *Poller[K]) Seen(key K, every time.Duration, at time.Time) {
 	if t, ok := p.turns[key]; ok && t.every == every {
 		t.seen = at
 		heap.Fix(p.queues[every], t.index)
@@ -72,15 +73,15 @@ func (p *Poller) Seen(key string, every time.Duration, at time.Time) {
 	}
 	p.Forget(key)
 	if p.queues[every] == nil {
-		p.queues[every] = &queue{}
+		p.queues[every] = &queue[K]{}
 	}
-	t := &turn{key: key, every: every, seen: at}
+	t := &turn[K]{key: key, every: every, seen: at}
 	p.turns[key] = t
 	heap.Push(p.queues[every], t)
 }
 
 // Forget removes a deployment: it is finished, or gone.
-func (p *Poller) Forget(key string) {
+func (p *Poller[K]) Forget(key K) {
 	t, ok := p.turns[key]
 	if !ok {
 		return
@@ -93,30 +94,30 @@ func (p *Poller) Forget(key string) {
 }
 
 // Len is the number of deployments that are being looked at.
-func (p *Poller) Len() int { return len(p.turns) }
+func (p *Poller[K]) Len() int { return len(p.turns) }
 
 // Next returns the deployment to look at now. If there is none, it returns how
 // long to wait before asking again; zero stands for until something is added.
 // What it returns counts as seen, so that it is not returned again at once.
-func (p *Poller) Next(now time.Time) (key string, ok bool, wait time.Duration) {
+func (p *Poller[K]) Next(now time.Time) (key K, ok bool, wait time.Duration) {
 	rate := p.accrue(now)
 	most, until := p.mostOverdue(now)
 	switch {
 	case most == nil:
-		return "", false, until
-	case p.credit >= 1:
+		return key, false, until
+	case rate > 0 && p.credit >= 1:
 		p.credit--
 		p.Seen(most.key, most.every, now)
 		return most.key, true, 0
 	case (1-p.credit)/recheck.Seconds() < rate:
-		return "", false, max(time.Duration((1-p.credit)/rate*float64(time.Second)), time.Millisecond)
+		return key, false, max(time.Duration((1-p.credit)/rate*float64(time.Second)), time.Millisecond)
 	default:
-		return "", false, recheck
+		return key, false, recheck
 	}
 }
 
 // accrue adds what the rate has brought since the last time, and returns the rate.
-func (p *Poller) accrue(now time.Time) float64 {
+func (p *Poller[K]) accrue(now time.Time) float64 {
 	rate := p.rate()
 	switch {
 	case p.counted.IsZero():
@@ -131,7 +132,7 @@ func (p *Poller) accrue(now time.Time) float64 {
 
 // mostOverdue returns the turn that is most overdue in proportion to its interval,
 // or how long it takes until one is.
-func (p *Poller) mostOverdue(now time.Time) (most *turn, until time.Duration) {
+func (p *Poller[K]) mostOverdue(now time.Time) (most *turn[K], until time.Duration) {
 	var highest float64
 	for every, queue := range p.queues {
 		head := (*queue)[0]
@@ -151,24 +152,24 @@ func (p *Poller) mostOverdue(now time.Time) (most *turn, until time.Duration) {
 
 // queue is the turns of one interval, the longest unseen first. It is a heap for
 // container/heap.
-type queue []*turn
+type queue[K comparable] []*turn[K]
 
-func (q *queue) Len() int           { return len(*q) }
-func (q *queue) Less(i, j int) bool { return (*q)[i].seen.Before((*q)[j].seen) }
+func (q *queue[K]) Len() int           { return len(*q) }
+func (q *queue[K]) Less(i, j int) bool { return (*q)[i].seen.Before((*q)[j].seen) }
 
-func (q *queue) Swap(i, j int) {
+func (q *queue[K]) Swap(i, j int) {
 	turns := *q
 	turns[i], turns[j] = turns[j], turns[i]
 	turns[i].index, turns[j].index = i, j
 }
 
-func (q *queue) Push(x any) {
-	t := x.(*turn) //nolint:forcetypeassert // it holds nothing else
+func (q *queue[K]) Push(x any) {
+	t := x.(*turn[K]) //nolint:forcetypeassert // it holds nothing else
 	t.index = len(*q)
 	*q = append(*q, t)
 }
 
-func (q *queue) Pop() any {
+func (q *queue[K]) Pop() any {
 	last := len(*q) - 1
 	t := (*q)[last]
 	(*q)[last] = nil

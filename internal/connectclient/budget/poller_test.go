@@ -17,7 +17,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func pollsPerSecond(rate float64) func() float64 { return func() float64 { return rate } }
 
 // due is the deployments that are handed out at one moment, in order.
-func due(p *budget.Poller, now time.Time) (keys []string) {
+func due(p *budget.Poller[string], now time.Time) (keys []string) {
 	for {
 		key, ok, _ := p.Next(now)
 		if !ok {
@@ -27,7 +27,7 @@ func due(p *budget.Poller, now time.Time) (keys []string) {
 	}
 }
 
-func mustBeDue(t *testing.T, p *budget.Poller, now time.Time, want ...string) {
+func mustBeDue(t *testing.T, p *budget.Poller[string], now time.Time, want ...string) {
 	t.Helper()
 	if got := due(p, now); !slices.Equal(got, want) {
 		t.Errorf("at %s %v are due, want %v", now.Sub(noon), got, want)
@@ -35,7 +35,7 @@ func mustBeDue(t *testing.T, p *budget.Poller, now time.Time, want ...string) {
 }
 
 func TestPollerKeepsIntervals(t *testing.T) {
-	p := budget.NewPoller(pollsPerSecond(100))
+	p := budget.NewPoller[string](pollsPerSecond(100))
 	if _, ok, wait := p.Next(noon); ok || wait != 0 {
 		t.Errorf("with nobody to look at it waits %s", wait)
 	}
@@ -63,7 +63,7 @@ func TestPollerKeepsIntervals(t *testing.T) {
 
 // The most overdue in proportion to its interval goes first.
 func TestPollerOrder(t *testing.T) {
-	p := budget.NewPoller(pollsPerSecond(100))
+	p := budget.NewPoller[string](pollsPerSecond(100))
 	mustBeDue(t, p, noon.Add(-time.Minute)) // from here on it earns
 	p.Seen("a minute, twice overdue", time.Minute, noon.Add(-2*time.Minute))
 	p.Seen("a quarter, thrice overdue", 15*time.Second, noon.Add(-45*time.Second))
@@ -74,7 +74,7 @@ func TestPollerOrder(t *testing.T) {
 // Somebody of whom nothing is known goes at once, even if others of its interval
 // were seen before it was added.
 func TestPollerOfTheUnknown(t *testing.T) {
-	p := budget.NewPoller(pollsPerSecond(100))
+	p := budget.NewPoller[string](pollsPerSecond(100))
 	p.Seen("seen", 15*time.Second, noon)
 	p.Seen("unknown", 15*time.Second, noon.Add(-15*time.Minute))
 	mustBeDue(t, p, noon, "unknown")
@@ -82,7 +82,7 @@ func TestPollerOfTheUnknown(t *testing.T) {
 
 func TestPollerPace(t *testing.T) {
 	rate := 0.5
-	p := budget.NewPoller(func() float64 { return rate })
+	p := budget.NewPoller[string](func() float64 { return rate })
 	for i := range 100 {
 		p.Seen(fmt.Sprint(i), time.Second, noon.Add(-time.Hour))
 	}
@@ -163,7 +163,7 @@ func TestBackoff(t *testing.T) {
 func ExamplePoller() {
 	now := noon
 	b := budget.New(budget.Config{Now: func() time.Time { return now }})
-	poller := budget.NewPoller(b.PollRate)
+	poller := budget.NewPoller[string](b.PollRate)
 	poller.Seen("kiosk-1", 15*time.Second, now)
 
 	for range 3 {

@@ -92,6 +92,7 @@ type server struct {
 	loses    float64                       // the share of answers that never arrive
 	older    bool                          // announces no window
 	status   int                           // of answers within the limit
+	breaker  *budget.Breaker               // in front of it; nil for none
 
 	began     time.Time
 	used      int
@@ -143,17 +144,31 @@ func (s *server) receive() budget.Answer {
 // send asks the budget, and sends if it may. Either way takes its time, so
 // requests and answers overtake each other.
 func (s *server) send(b *budget.Budget, p budget.Priority) *budget.Refusal {
+	end := func(budget.Outcome) {}
+	if s.breaker != nil {
+		attempt, err := s.breaker.Try()
+		if err != nil {
+			return refusalOf(err)
+		}
+		end = func(outcome budget.Outcome) { attempt.End(outcome) }
+	}
 	ticket, err := b.Take(p)
 	if err != nil {
+		end(budget.Unsent)
 		return refusalOf(err)
 	}
 	s.in(s.latency(), func() {
-		answer := s.receive()
+		answer, outcome := s.receive(), budget.Answered
 		if s.random.Float64() < s.loses {
-			s.in(s.latency(), func() { ticket.Done(budget.Answer{}) })
-			return
+			answer = budget.Answer{}
 		}
-		s.in(s.latency(), func() { ticket.Done(answer) })
+		if answer.StatusCode == 0 || answer.StatusCode >= 500 {
+			outcome = budget.Failed
+		}
+		s.in(s.latency(), func() {
+			ticket.Done(answer)
+			end(outcome)
+		})
 	})
 	return nil
 }
@@ -183,7 +198,7 @@ func (s *server) insist(b *budget.Budget, p budget.Priority, through func(time.D
 type fleet struct {
 	*server
 	budget *budget.Budget
-	poller *budget.Poller
+	poller *budget.Poller[string]
 	every  func(key string) time.Duration // the interval, looked up after each poll
 	last   map[string]time.Time
 	gaps   map[string][]time.Duration // between two polls
@@ -193,8 +208,14 @@ type fleet struct {
 func newFleet(s *server, config budget.Config, every func(key string) time.Duration) *fleet {
 	config.Now = s.now
 	b := budget.New(config)
+	rate := func() float64 {
+		if s.breaker != nil && !s.breaker.Ready() {
+			return 0
+		}
+		return b.PollRate()
+	}
 	f := &fleet{
-		server: s, budget: b, poller: budget.NewPoller(b.PollRate), every: every,
+		server: s, budget: b, poller: budget.NewPoller[string](rate), every: every,
 		last: map[string]time.Time{}, gaps: map[string][]time.Duration{},
 	}
 	s.in(0, f.turn)

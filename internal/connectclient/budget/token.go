@@ -7,81 +7,128 @@ import (
 	"time"
 )
 
-// token is what is known of the access token itself: nothing, that it is good, or
-// that it has been rejected. While it is not known to be good, requests go alone.
+const (
+	// secondThought is how long a token is left alone after the first 401 of one that was good: a
+	// gateway that has lost its mind for a moment has it back by then.
+	secondThought = 5 * time.Second
+	// firstRetrial is how soon a rejected token that was good is tried again at first. It doubles to
+	// the probe interval.
+	firstRetrial = 10 * time.Second
+)
+
+// standing is what is known of an access token.
+type standing int
+
+const (
+	unproven standing = iota // nothing
+	good                     // Connect has accepted it
+	doubted                  // it was good; then there was a 401, which may have been somebody else's
+	rejected                 // Connect refuses it
+)
+
+// token judges the access token by what is answered. While it is not known to be good, requests go
+// alone.
 type token struct {
 	probeInterval time.Duration
 
-	proven    bool // an answer has shown that it is good, or bad
-	rejected  bool
-	nextProbe time.Time
+	standing  standing
+	notBefore time.Time     // the next request goes no sooner, if the token is doubted or rejected
+	pause     time.Duration // between two probes of a rejected one
 
-	alone      moment // when the last request was sent that went alone
-	probing    bool   // and it is on its way, to try a rejected token again
-	goodSince  uint64 // the order of the last request that was sent and found good
-	rejectedAt uint64 // the order of the moment it was found bad
+	alone   moment // when the last request was sent that went alone
+	probing bool   // and it is on its way
+
+	accepted uint64 // the order of the last request that was found good
+	refused  uint64 // … that was found bad
+	noticed  uint64 // the order of the moment when that was found
 }
 
 // refuse returns why no request may be sent with the token now, or nil.
-func (t *token) refuse(inFlight int, now time.Time) *Refusal {
-	// For as long again as it has taken so far.
-	soon := now.Add(min(max(now.Sub(t.alone.at), aloneMin), aloneMax))
+func (t *token) refuse(now time.Time) *Refusal {
+	reason := Unproven
+	if t.standing == rejected {
+		reason = Unauthorized
+	}
 	switch {
-	case t.rejected && t.probing:
-		return &Refusal{Until: soon, Reason: Unauthorized}
-	case t.rejected && now.Before(t.nextProbe):
-		return &Refusal{Until: t.nextProbe, Reason: Unauthorized}
-	case !t.proven && inFlight > 0:
-		return &Refusal{Until: soon, Reason: Unproven}
+	case t.standing == good:
+		return nil
+	case t.probing:
+		// For as long again as it has taken so far.
+		return &Refusal{Until: now.Add(min(max(now.Sub(t.alone.at), aloneMin), aloneMax)), Reason: reason}
+	case now.Before(t.notBefore):
+		return &Refusal{Until: t.notBefore, Reason: reason}
 	default:
 		return nil
 	}
 }
 
-// reconsider lets a rejected token be tried again now.
+// reconsider lets a token that is not accepted be tried again now.
 func (t *token) reconsider(now time.Time) {
-	if t.rejected && !t.probing {
-		t.nextProbe = now
+	if !t.probing {
+		t.notBefore = now
 	}
 }
 
 // used notes that a request is sent with the token.
 func (t *token) used(now moment) {
-	if t.proven && !t.rejected {
+	if t.standing == good {
 		return
 	}
-	t.alone = now
-	if t.rejected {
-		t.probing, t.nextProbe = true, now.at.Add(t.probeInterval)
+	t.alone, t.probing = now, true
+	if t.standing == rejected {
+		t.notBefore = now.at.Add(t.pause)
 	}
 }
 
-// unused notes that a request was not sent after all. If it was to be the probe,
-// the next one is.
-func (t *token) unused(sent moment) {
-	if t.probing && sent.order == t.alone.order {
-		t.probing, t.nextProbe = false, sent.at
-	}
-}
-
-// judge takes over what an answer says of the token. Of answers that contradict
-// each other, the one to the later request is right.
-func (t *token) judge(status int, announced bool, sent, now moment) {
+// ended notes that a request has ended.
+func (t *token) ended(sent moment) {
 	if sent.order == t.alone.order {
 		t.probing = false
 	}
-	switch {
-	case status == http.StatusUnauthorized:
-		if sent.order < t.goodSince || t.rejected && sent.order < t.rejectedAt {
-			return
-		}
-		t.proven, t.rejected, t.rejectedAt = true, true, now.order
-		t.nextProbe = now.at.Add(t.probeInterval)
-	case announced, status > 0 && status < 500 && status != http.StatusTooManyRequests:
-		if t.rejected && sent.order < t.rejectedAt {
-			return
-		}
-		t.proven, t.rejected = true, false
-		t.goodSince = max(t.goodSince, sent.order)
+}
+
+// unused notes that a request was not sent after all. If it was to be the probe, the next one is.
+func (t *token) unused(sent moment) {
+	if t.probing && sent.order == t.alone.order {
+		t.probing, t.notBefore = false, sent.at
 	}
+}
+
+// judge takes over what an answer says of the token. Of answers that contradict each other, the one
+// to the later request is right.
+//
+// A 401 without rate headers is what Connect answers to an invalid token, and what a gateway may
+// answer in its place. Who is told about a budget has been let in: a 401 with rate headers is about
+// the request and not about the token.
+func (t *token) judge(status int, announced bool, sent, now moment) {
+	t.ended(sent)
+	switch {
+	case status == http.StatusUnauthorized && !announced:
+		t.strike(sent, now)
+	case announced, status > 0 && status < 500 && status != http.StatusTooManyRequests:
+		if sent.order > t.refused {
+			t.standing = good
+			t.accepted = max(t.accepted, sent.order)
+		}
+	}
+}
+
+// strike counts a 401. A token that was good is rejected by the second in a row: by one that answers
+// a request sent after the first was noticed, not by those that were on their way with it.
+func (t *token) strike(sent, now moment) {
+	if sent.order < t.accepted || t.standing > good && sent.order < t.noticed {
+		return
+	}
+	switch t.standing {
+	case unproven:
+		t.standing, t.pause = rejected, t.probeInterval
+	case good:
+		t.standing, t.pause = doubted, secondThought
+	case doubted:
+		t.standing, t.pause = rejected, min(firstRetrial, t.probeInterval)
+	case rejected:
+		t.pause = min(2*t.pause, t.probeInterval)
+	}
+	t.refused, t.noticed = sent.order, now.order
+	t.notBefore = now.at.Add(t.pause)
 }

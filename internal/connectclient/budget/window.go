@@ -3,6 +3,7 @@
 package budget
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -16,6 +17,9 @@ const (
 	// assumedLength is how long a window is taken to last until a header says
 	// so. The documentation says an hour.
 	assumedLength = time.Hour
+	// assumedLimit is how many requests a window has until a header says so. The
+	// documentation says 5,000.
+	assumedLimit = 5000
 	// longestWindow is the longest time to a reset that is believed. Longer
 	// ones are not seconds from now but something else, like an epoch.
 	longestWindow = 24 * time.Hour
@@ -31,7 +35,7 @@ type window struct {
 	lost      int // requests without an answer, which may have been counted
 
 	length           time.Duration // as far as is known: the longest time to a reset that was announced
-	resetAt          time.Time     // the end as we show it
+	resetAt          time.Time     // the end that we go by
 	earliest, latest time.Time     // between these the last announced end is
 
 	began   uint64 // the order of the moment when the window was first known
@@ -39,33 +43,42 @@ type window struct {
 	lostAt  uint64 // … when an answer was last lost
 }
 
-// believable tells whether an answer announces a window that can be.
-func believable(a Answer) bool {
-	return a.HasHeaders && a.Limit > 0 && a.Limit <= math.MaxInt32 && a.Remaining >= 0 && a.Reset >= 0 && a.Reset <= longestWindow
-}
+// place is which window an answer speaks of.
+type place int
 
-// learn takes over what the headers of an answer say. It returns false for a
-// straggler of a window that has ended, which says nothing about this one.
+const (
+	gone      place = iota // one that is over: the answer is a straggler
+	current                // the one that we are in
+	corrected              // the one that we are in, but it ends at another time than we thought
+	next                   // one of which nothing was known
+)
+
+// learn takes over what the headers of an answer say, as far as they can be understood. It returns
+// false for a straggler of a window that is over, which says nothing about this one.
 func (w *window) learn(a Answer, sent, got moment) bool {
-	// Whatever the rounding, and however long either way took:
-	earliest, latest := sent.at.Add(a.Reset-rounding), got.at.Add(a.Reset+rounding)
-	later := !w.known || earliest.After(w.latest.Add(drift))
-	earlier := !later && latest.Before(w.earliest.Add(-drift))
-	sentInThisWindow := sent.order > w.began
-	w.length = max(w.length, a.Reset)
-
-	switch {
-	case !later && !earlier && !w.assumed:
-		w.narrow(earliest, latest)
-		if remaining := min(a.Remaining, a.Limit); sent.order > w.learned {
-			w.limit, w.remaining = a.Limit, remaining
-		} else {
-			w.remaining = min(w.remaining, remaining)
-		}
-	case later || sentInThisWindow:
-		w.begin(a, earliest, latest, got)
-	default:
+	limit := a.Limit
+	if limit <= 0 || limit > math.MaxInt32 {
+		limit = cmp.Or(w.limit, assumedLimit)
+	}
+	where := w.locate(a.Reset, sent, got)
+	if where == gone {
 		return false
+	}
+	if where == next {
+		w.limit, w.remaining, w.lost = limit, limit, 0
+	}
+	if where != current {
+		w.began = got.order
+	}
+	remaining := min(a.Remaining, limit)
+	switch {
+	case remaining < 0:
+		w.lose(got) // of this request, too, nobody knows whether it was counted
+		return true
+	case where != current || sent.order > w.learned:
+		w.limit, w.remaining = limit, remaining
+	default:
+		w.remaining = min(w.remaining, remaining)
 	}
 	w.learned = got.order
 	if sent.order > w.lostAt {
@@ -74,13 +87,48 @@ func (w *window) learn(a Answer, sent, got moment) bool {
 	return true
 }
 
-// begin takes over a window that was not known before.
-func (w *window) begin(a Answer, earliest, latest time.Time, got moment) {
+// locate finds out which window it is that ends after so long, and takes over its end.
+func (w *window) locate(reset time.Duration, sent, got moment) place {
+	sentInThisWindow := sent.order > w.began
+	if reset < 0 || reset > longestWindow { // not understood
+		switch {
+		case !w.known:
+			w.assume(got)
+			return next
+		case sentInThisWindow:
+			return current
+		default:
+			return gone
+		}
+	}
+	// Whatever the rounding, and however long either way took:
+	earliest, latest := sent.at.Add(reset-rounding), got.at.Add(reset+rounding)
+	later := !w.known || earliest.After(w.latest.Add(drift))
+	earlier := !later && latest.Before(w.earliest.Add(-drift))
+	w.length = max(w.length, reset)
+	where := corrected
+	switch {
+	case !later && !earlier && !w.assumed:
+		w.narrow(earliest, latest)
+		return current
+	case later && !w.assumed:
+		where = next
+	case !later && !sentInThisWindow:
+		return gone
+	}
 	w.known, w.assumed = true, false
-	w.limit, w.remaining = a.Limit, min(a.Remaining, a.Limit)
 	w.earliest, w.latest = earliest, latest
 	w.resetAt = announced(latest)
-	w.began = got.order
+	return where
+}
+
+// assume begins a window of which no header says when it ends: as documented, at the top of the
+// hour.
+func (w *window) assume(now moment) {
+	w.known, w.assumed = true, true
+	w.resetAt = now.at.Add(assumedLength - now.at.Sub(now.at.Truncate(assumedLength)))
+	w.earliest, w.latest = w.resetAt, w.resetAt
+	w.length = assumedLength
 }
 
 // narrow takes over what another answer shows of the end of the window: a slow
@@ -102,7 +150,11 @@ func (w *window) narrow(earliest, latest time.Time) {
 }
 
 // announced is the end of the window as an answer announced it that came at once.
-func announced(latest time.Time) time.Time { return latest.Add(-rounding).Round(time.Second) }
+func announced(latest time.Time) time.Time { return latest.Add(-rounding) }
+
+// shownEnd is the end of the window for people, to the second. Only here is it rounded: that takes
+// away the monotonic clock's reading, without which a clock that is set would move the end.
+func (w *window) shownEnd() time.Time { return w.resetAt.Round(time.Second) }
 
 // lose counts a request that ended without a header.
 func (w *window) lose(now moment) {

@@ -2,13 +2,17 @@
 
 // Package accesstoken finds the access token that a resource names.
 //
-// Secrets are watched as metadata only, so that the operator never holds the
-// Secrets of a cluster in memory, and the one value is read when its
-// resourceVersion is new: N resources that share a Secret cost one read.
+// Secrets are watched as metadata only, so that the operator never holds the Secrets of a cluster in
+// memory, and the one value is read when its resourceVersion is new: N resources that share a Secret
+// cost one read, and a read that takes long holds up nobody who names another Secret.
+//
+// A token that has left its last place, or whose last place nobody names any more, is retired:
+// whoever keeps something for it is told to let go, so that rotations leave nothing behind.
 package accesstoken
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -40,71 +44,81 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("Secret %q has no value under the key %q: put the access token there", e.Ref.Name, e.Ref.Key)
 }
 
-// Source reads access tokens.
+// Source reads access tokens. It is safe for concurrent use; whoever wants to be told of something
+// must say so before the first [Source.Token].
 type Source struct {
 	metadata client.Reader // the cache: metadata of Secrets
 	live     client.Reader // past the cache: the value of one Secret
 
+	touched []func(connectclient.Secret)
+	retired []func(connectclient.Secret)
+	users   []func(context.Context, Ref) bool
+
 	mu      sync.Mutex
 	known   map[Ref]reading
-	touched []func(connectclient.Secret)
+	flights map[Ref]*flight
+	leaving map[connectclient.Secret]bool // retired lately; true: before the last sweep
 }
 
-// reading is the last good token and what is known of the Secret's newest
-// version: a Secret that has lost its value does not make us forget.
+// reading is the last good token of a place and what is known of the Secret's newest version: a
+// Secret that is gone or has lost its value does not make us forget.
 type reading struct {
 	cached string // the version in the cache that it answers for
 	live   string // the version that was read, which may be newer
 	token  connectclient.Secret
-	empty  bool
+	empty  bool // that version has no value
+	gone   bool // there is no Secret
+	asked  bool // somebody has asked since the last sweep
+}
+
+// flight is a read of a Secret that is under way, for all who wait for it.
+type flight struct {
+	done      chan struct{} // closed when it is over
+	token     connectclient.Secret
+	err       error
+	abandoned bool // whoever made it gave up, which is no news for the others
 }
 
 // NewSource returns a source that sees Secrets' metadata in the cache and reads
 // their values past it.
 func NewSource(metadata, live client.Reader) *Source {
-	return &Source{metadata: metadata, live: live, known: map[Ref]reading{}}
+	return &Source{
+		metadata: metadata, live: live,
+		known: map[Ref]reading{}, flights: map[Ref]*flight{}, leaving: map[connectclient.Secret]bool{},
+	}
 }
 
 // OnTouched adds who is told of a token whose Secret has changed although the token
-// has not: whoever did that may know that it works now. It must be called before
-// the first [Source.Token].
+// has not: whoever did that may know that it works now.
 func (s *Source) OnTouched(tell func(connectclient.Secret)) { s.touched = append(s.touched, tell) }
 
 // Token returns the token at ref, or a [MissingError].
 func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, error) {
-	key := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	if err := s.metadata.Get(ctx, key, meta); err != nil {
-		return connectclient.Secret{}, missing(ref, err)
+	version, err := s.version(ctx, ref)
+	if err != nil {
+		s.noteMissing(ref, err)
+		return connectclient.Secret{}, err
 	}
-
-	// One lock around the read: many resources that share a new Secret wait
-	// for one read instead of making one each.
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	known := s.known[ref]
-	if known.cached != meta.ResourceVersion && known.live != meta.ResourceVersion {
-		secret := &corev1.Secret{}
-		if err := s.live.Get(ctx, key, secret); err != nil {
-			return connectclient.Secret{}, missing(ref, err)
+	for {
+		token, f, mine := s.join(ref, version)
+		switch {
+		case f == nil && token.IsZero():
+			return token, &MissingError{Ref: ref}
+		case f == nil:
+			return token, nil
+		case mine:
+			s.fly(ctx, ref, version, f)
+			return f.token, f.err
 		}
-		token := connectclient.NewSecret(string(secret.Data[ref.Key]))
-		if known.live != "" && known.live != secret.ResourceVersion && token == known.token && !token.IsZero() {
-			for _, tell := range s.touched {
-				tell(token)
-			}
+		select {
+		case <-ctx.Done():
+			return connectclient.Secret{}, ctx.Err()
+		case <-f.done:
 		}
-		known.cached, known.live, known.empty = meta.ResourceVersion, secret.ResourceVersion, token.IsZero()
-		if !known.empty {
-			known.token = token
+		if f.err != nil && !f.abandoned {
+			return connectclient.Secret{}, f.err
 		}
-		s.known[ref] = known
 	}
-	if known.empty {
-		return connectclient.Secret{}, &MissingError{Ref: ref}
-	}
-	return known.token, nil
 }
 
 // LastGood returns the token that was last read at ref, although its Secret may
@@ -127,6 +141,112 @@ func (s *Source) RefsOf(token connectclient.Secret) []Ref {
 		}
 	}
 	return refs
+}
+
+// Withdrawn tells whether no Secret holds the token any more: each that did is gone or has lost its
+// value. Such a token serves deletions, see [Source.LastGood], and nothing else.
+func (s *Source) Withdrawn(token connectclient.Secret) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, known := range s.known {
+		if known.token == token && !known.gone && !known.empty {
+			return false
+		}
+	}
+	return true
+}
+
+// version is the Secret's resourceVersion in the cache.
+func (s *Source) version(ctx context.Context, ref Ref) (string, error) {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if err := s.metadata.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, meta); err != nil {
+		return "", missing(ref, err)
+	}
+	return meta.ResourceVersion, nil
+}
+
+// join returns what is known of this version of the Secret, or else the flight that finds out; if
+// nobody does yet, the flight is the caller's to make.
+func (s *Source) join(ref Ref, version string) (token connectclient.Secret, f *flight, mine bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, ok := s.known[ref]
+	if ok {
+		known.asked, known.gone = true, false
+		s.known[ref] = known
+	}
+	if known.cached == version || known.live == version {
+		if known.empty {
+			return connectclient.Secret{}, nil, false
+		}
+		return known.token, nil, false
+	}
+	f, ok = s.flights[ref]
+	if !ok {
+		f = &flight{done: make(chan struct{})}
+		s.flights[ref] = f
+	}
+	return connectclient.Secret{}, f, !ok
+}
+
+// fly reads the Secret's value and tells whom that concerns. No lock is held meanwhile.
+func (s *Source) fly(ctx context.Context, ref Ref, version string, f *flight) {
+	f.err = errors.New("reading the Secret has not come to an end") // stands only if what follows panics
+	defer func() {
+		s.mu.Lock()
+		delete(s.flights, ref)
+		s.mu.Unlock()
+		close(f.done)
+	}()
+	secret := &corev1.Secret{}
+	if err := s.live.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, secret); err != nil {
+		f.err, f.abandoned = missing(ref, err), ctx.Err() != nil
+		s.noteMissing(ref, f.err)
+		return
+	}
+	token := connectclient.NewSecret(string(secret.Data[ref.Key]))
+	before, after := s.learn(ref, reading{
+		cached: version, live: secret.ResourceVersion, token: token, empty: token.IsZero(), asked: true,
+	})
+	if before.live != "" && before.live != after.live && before.token == token && !token.IsZero() {
+		for _, tell := range s.touched {
+			tell(token)
+		}
+	}
+	if before.token != after.token {
+		s.retire(before.token)
+	}
+	f.token, f.err = token, nil
+	if token.IsZero() {
+		f.err = &MissingError{Ref: ref}
+	}
+}
+
+// learn takes over a reading, and returns what was known before and what is known now: the last good
+// token stays.
+func (s *Source) learn(ref Ref, now reading) (before, after reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.known[ref]
+	if now.empty {
+		now.token = before.token
+	}
+	s.known[ref] = now
+	return before, now
+}
+
+// noteMissing notes that there is no Secret at ref, if that is what the error says.
+func (s *Source) noteMissing(ref Ref, err error) {
+	if _, ok := errors.AsType[*MissingError](err); !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.known[ref]; ok {
+		known.asked, known.gone = true, true
+		s.known[ref] = known
+	}
 }
 
 func missing(ref Ref, err error) error {

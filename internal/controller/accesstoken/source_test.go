@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -31,15 +32,40 @@ type cluster struct {
 	*accesstoken.Source
 	reads   atomic.Int32           // of values, past the cache
 	broken  error                  // what a read of a value meets instead
+	slow    map[string]*gate       // what a read of a Secret of this name waits for
 	touched []connectclient.Secret // in this order
+
+	mu      sync.Mutex
+	retired []connectclient.Secret   // in this order
+	named   map[accesstoken.Ref]bool // by some resource
+}
+
+// gate holds reads up until it is opened.
+type gate struct{ arrived, open chan struct{} }
+
+func newGate() *gate { return &gate{arrived: make(chan struct{}, 100), open: make(chan struct{})} }
+
+func (g *gate) pass(ctx context.Context) error {
+	g.arrived <- struct{}{}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.open:
+		return nil
+	}
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{T: t}
-	c.WithWatch = fake.NewClientBuilder().Build()
+	c := &cluster{T: t, slow: map[string]*gate{}, named: map[accesstoken.Ref]bool{}}
+	c.WithWatch = fake.NewClientBuilder().WithScheme(secretsOnly(t)).Build()
 	live := interceptor.NewClient(c.WithWatch, interceptor.Funcs{
 		Get: func(ctx context.Context, inner client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
 			c.reads.Add(1)
+			if gate := c.slow[key.Name]; gate != nil {
+				if err := gate.pass(ctx); err != nil {
+					return err
+				}
+			}
 			if c.broken != nil {
 				return c.broken
 			}
@@ -48,7 +74,21 @@ func newCluster(t *testing.T) *cluster {
 	})
 	c.Source = accesstoken.NewSource(c.WithWatch, live)
 	c.OnTouched(func(token connectclient.Secret) { c.touched = append(c.touched, token) })
+	c.OnRetired(func(token connectclient.Secret) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.retired = append(c.retired, token)
+	})
 	return c
+}
+
+// secretsOnly is a scheme that is quick to work with.
+func secretsOnly(t *testing.T) *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	return scheme
 }
 
 // put makes the Secret hold the values, as a new version of it even if it holds
@@ -141,6 +181,85 @@ func TestManyReadersShareOneRead(t *testing.T) {
 		c.holds(tokenRef, "rporg_two")
 	}
 	c.hasRead(2)
+}
+
+// One Secret is slow to read, because an admission webhook or an encryption provider hangs. Resources
+// that name another one go on; those that name this one wait for the one read.
+func TestSlowReadHoldsUpNobodyElse(t *testing.T) {
+	c := newCluster(t)
+	slow := tokenRef
+	slow.Name = "slow"
+	c.put(tokenRef.Name, map[string]string{"token": "rporg_one"})
+	c.put(slow.Name, map[string]string{"token": "rporg_two"})
+	c.slow[slow.Name] = newGate()
+
+	var waiting sync.WaitGroup
+	for range 50 {
+		waiting.Go(func() {
+			if token, err := c.Token(t.Context(), slow); err != nil || token.Reveal() != "rporg_two" {
+				t.Errorf("one of those who waited got no token: %v", err)
+			}
+		})
+	}
+	<-c.slow[slow.Name].arrived
+	c.holds(tokenRef, "rporg_one")
+	if _, ok := c.LastGood(slow); ok {
+		t.Error("there is a token before it was read")
+	}
+	close(c.slow[slow.Name].open)
+	waiting.Wait()
+	c.hasRead(2)
+}
+
+// Whoever reads for all gives up: the others read for themselves.
+func TestWhoGivesUpFailsNobodyElse(t *testing.T) {
+	c := newCluster(t)
+	c.put(tokenRef.Name, map[string]string{"token": "rporg_one"})
+	gate := newGate()
+	c.slow[tokenRef.Name] = gate
+
+	ctx, giveUp := context.WithCancel(t.Context())
+	gaveUp := make(chan error)
+	go func() {
+		_, err := c.Token(ctx, tokenRef)
+		gaveUp <- err
+	}()
+	<-gate.arrived
+	var waiting sync.WaitGroup
+	for range 20 {
+		waiting.Go(func() {
+			if token, err := c.Token(t.Context(), tokenRef); err != nil || token.Reveal() != "rporg_one" {
+				t.Errorf("one of those who waited got no token: %v", err)
+			}
+		})
+	}
+	giveUp()
+	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+		t.Errorf("whoever gave up got %v", err)
+	}
+	<-gate.arrived
+	close(gate.open)
+	waiting.Wait()
+	c.hasRead(2)
+}
+
+// Whoever waits for another's read may give up, too.
+func TestWaitingEndsWithItsContext(t *testing.T) {
+	c := newCluster(t)
+	c.put(tokenRef.Name, map[string]string{"token": "rporg_one"})
+	gate := newGate()
+	c.slow[tokenRef.Name] = gate
+	var reading sync.WaitGroup
+	reading.Go(func() { _, _ = c.Token(t.Context(), tokenRef) })
+	<-gate.arrived
+	ctx, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if _, err := c.Token(ctx, tokenRef); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(gate.open)
+	reading.Wait()
+	c.hasRead(1)
 }
 
 func TestKeysOfOneSecretAreTokensOfTheirOwn(t *testing.T) {

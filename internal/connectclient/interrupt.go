@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectclient
+
+import (
+	"context"
+	"errors"
+
+	"rpi-connect.dev/operator/internal/connectclient/budget"
+)
+
+// interrupt is the link that keeps requests from an API that is down, but for those that find out
+// whether it is back. It belongs to all organisations: what one learns, the others need not try.
+func interrupt(b *budget.Breaker, p *profile) link {
+	return func(next exchange) exchange {
+		return func(ctx context.Context, req *request) (*answer, error) {
+			attempt, err := b.Try()
+			if err != nil {
+				return nil, err
+			}
+			defer attempt.End(budget.Inconclusive) // counts only if what follows panics
+			ans, err := next(ctx, req)
+			again := attempt.End(outcome(ctx, req, ans, err, p.knows()))
+			if again.IsZero() {
+				return ans, err
+			}
+			if f, ok := errors.AsType[*failure](err); ok && f.retryAt.IsZero() {
+				f.retryAt = again
+			} else if err == nil && ans.status/100 != 2 && ans.retryAt.IsZero() {
+				ans.retryAt = again
+			}
+			return ans, err
+		}
+	}
+}
+
+// outcome is what the end of a request tells about the API.
+func outcome(ctx context.Context, req *request, ans *answer, err error, k knowledge) budget.Outcome {
+	f, failed := errors.AsType[*failure](err)
+	switch {
+	case failed && ctx.Err() == nil:
+		return budget.Failed
+	case failed && f.sent:
+		return budget.Inconclusive // its caller wanted the answer no longer
+	case err != nil:
+		return budget.Unsent
+	}
+	switch m := k.judge(req, ans); {
+	case m == badToken, m == doubtfulToken, m == undecided:
+		return budget.Inconclusive // from the API or from something in between: it is being found out
+	case m.word():
+		return budget.Answered
+	default:
+		return budget.Failed
+	}
+}
