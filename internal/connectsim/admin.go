@@ -5,7 +5,10 @@ package connectsim
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,8 +19,10 @@ import (
 //	GET    /_sim/state                    everything there is, without secrets
 //	GET    /_sim/journal                  every request so far
 //	DELETE /_sim/journal                  forget them
-//	POST   /_sim/faults                   inject a Fault: its fields, in JSON; Delay in nanoseconds
+//	GET    /_sim/faults                   the faults, and how many requests have met them
+//	POST   /_sim/faults                   inject a Fault: its fields, in JSON
 //	DELETE /_sim/faults                   end all faults
+//	DELETE /_sim/faults/{id}              end one
 //	PUT    /_sim/billing                  {"set_up": false} blocks deployments
 //	PUT    /_sim/latency                  {"milliseconds": 60}
 //	POST   /_sim/pis                      {"hostname", "serial_number", "auth_key"}: a virtual Pi signs in and takes deployments
@@ -30,14 +35,23 @@ func (s *Server) Admin(ctx context.Context, baseURL string) http.Handler {
 	mux.HandleFunc("GET /_sim/state", a.state)
 	mux.HandleFunc("GET /_sim/journal", func(w http.ResponseWriter, _ *http.Request) { respond(w, s.Journal()) })
 	mux.HandleFunc("DELETE /_sim/journal", func(w http.ResponseWriter, _ *http.Request) { s.ResetJournal(); w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /_sim/faults", a.faultsAndHits)
 	mux.HandleFunc("POST /_sim/faults", a.inject)
+	mux.HandleFunc("DELETE /_sim/faults/{id}", a.endFault)
 	mux.HandleFunc("DELETE /_sim/faults", func(w http.ResponseWriter, _ *http.Request) { s.ClearFaults(); w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("PUT /_sim/billing", a.billing)
 	mux.HandleFunc("PUT /_sim/latency", a.latency)
 	mux.HandleFunc("POST /_sim/pis", a.addPi)
 	mux.HandleFunc("PUT /_sim/pis/{hostname}", a.behave)
-	mux.Handle("/", s)
-	return mux
+	mux.Handle("/_sim/", http.NotFoundHandler())
+	mux.Handle("/_sim", http.NotFoundHandler())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if parts := segments(r.URL.EscapedPath()); len(parts) > 0 && parts[0] == "_sim" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		s.ServeHTTP(w, r)
+	})
 }
 
 type admin struct {
@@ -56,7 +70,15 @@ func respond(w http.ResponseWriter, body any) {
 func read(w http.ResponseWriter, r *http.Request, into any) bool {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
+	err := decoder.Decode(into)
+	if err == nil && decoder.More() {
+		err = errors.New("there is more than one JSON value")
+	}
+	if errors.As(err, new(mistaken)) {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return false
+	}
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return false
 	}
@@ -96,9 +118,29 @@ func shown[T any](all []*T, show func(*T) object) []object {
 func (a *admin) inject(w http.ResponseWriter, r *http.Request) {
 	var f Fault
 	if read(w, r, &f) {
-		a.Inject(f)
+		w.Header().Set("Location", fmt.Sprint("/_sim/faults/", a.Inject(f).id))
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// faultsAndHits lists the faults that have not been ended, used up or not.
+func (a *admin) faultsAndHits(w http.ResponseWriter, _ *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := []object{}
+	for _, i := range a.faults {
+		all = append(all, object{"id": i.id, "fault": i.fault, "skipped": i.skipped, "hits": i.hits, "over": i.over()})
+	}
+	respond(w, all)
+}
+
+func (a *admin) endFault(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil || !a.clearFault(id) {
+		http.NotFound(w, r)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (a *admin) billing(w http.ResponseWriter, r *http.Request) {

@@ -41,7 +41,13 @@ func TestTheAPIIsBesideTheAdminEndpoints(t *testing.T) {
 	s := beginAdmin(t)
 	s.get(artefacts).is(200).allows("5000 4999 1800")
 	s.admin("GET", artefacts, "").is(401)
+	for _, path := range []string{"/_sim/nothing", "/_sim", "//_sim/journal", "/_sim//journal"} {
+		s.admin("GET", path, "")
+	}
 	s.admin("GET", "/_sim/nothing", "").is(404)
+	if journal := s.sim.Journal(); len(journal) != 2 { // the simulator's own interface is not in it
+		t.Errorf("the journal has %+v", journal)
+	}
 }
 
 func TestAdminState(t *testing.T) {
@@ -72,6 +78,7 @@ func TestAdminJournal(t *testing.T) {
 	s.same(json.RawMessage(a.text), `[{"time":"2026-03-01T10:30:00.6Z","method":"GET","route":"/organisation/artefacts","path":"/organisation/artefacts",
 		"query":"page=1","organisation":"organisation-1","status":200,"user_agent":"Go-http-client/1.1"}]`)
 	s.admin("DELETE", "/_sim/journal", "").is(204).empty()
+	s.admin("GET", "/_sim/journal", "").is(200).lists("[]")
 	if got := s.sim.Journal(); len(got) != 0 { // what is asked of the simulator itself is not in it
 		t.Errorf("the journal has %+v", got)
 	}
@@ -91,9 +98,52 @@ func TestAdminFaults(t *testing.T) {
 	s.get(devices).is(500)
 	s.admin("DELETE", "/_sim/faults", "").is(204)
 	s.get(devices).is(200)
-	for _, body := range []string{`{"Status":"many"}`, `{"Nothing":1}`, `junk`, ``} {
+	for _, body := range []string{`junk`, ``, `{}{}`} {
 		s.admin("POST", "/_sim/faults", body).is(400)
 	}
+
+	// What no request could meet, or what cannot be, is refused in words.
+	for body, why := range map[string]string{
+		`{"Status":"many"}`:                      "Status of a fault cannot be a string",
+		`{"Nothing":1}`:                          `unknown field "Nothing"`,
+		`{"Route":"GET /organisation/artefact"}`: "GET has /organisation/artefacts, ",
+		`{"Route":"GET", "Status":42}`:           "Status 42",
+		`{"Late":"soon","Drop":true}`:            `invalid duration "soon"`,
+	} {
+		if a := s.admin("POST", "/_sim/faults", body).is(422); !strings.Contains(a.text, why) {
+			t.Errorf("%s: %s", body, a.text)
+		}
+	}
+	s.admin("GET", "/_sim/faults", "").is(200).lists("[]")
+}
+
+// Faults and how often they were met can be seen, and each can be ended.
+func TestAdminListsFaults(t *testing.T) {
+	s := beginAdmin(t)
+	made := s.admin("POST", "/_sim/faults", `{"Route":"GET /organisation/artefacts","Skip":1,"Times":1,"Status":503,"Delay":"1ms"}`).is(204)
+	s.admin("POST", "/_sim/faults", `{"Drop":true,"After":true,"Delay":1000000}`).is(204)
+	if made.header.Get("Location") != "/_sim/faults/1" {
+		t.Errorf("it is at %q", made.header.Get("Location"))
+	}
+	s.sim.Inject(connectsim.Fault{Route: "POST", RateHeaders: new(false)})
+	if _, err := s.try(t.Context(), request{method: "GET", path: artefacts}); err == nil {
+		t.Error("the one that is not spared was not met")
+	}
+	s.get(artefacts).is(503)
+	s.admin("GET", "/_sim/faults", "").is(200).lists(`[
+		{"id":1,"fault":{"Route":"GET /organisation/artefacts","Skip":1,"Times":1,"Status":503,"Delay":"1ms"},"skipped":1,"hits":1,"over":true},
+		{"id":2,"fault":{"Drop":true,"After":true,"Delay":"1ms"},"skipped":0,"hits":1,"over":false},
+		{"id":3,"fault":{"Route":"POST","RateHeaders":false},"skipped":0,"hits":0,"over":false}]`)
+	s.admin("DELETE", "/_sim/faults/2", "").is(204).empty()
+	s.admin("DELETE", "/_sim/faults/2", "").is(404)
+	s.admin("DELETE", "/_sim/faults/x", "").is(404)
+	s.get(artefacts).is(200)
+}
+
+// lists checks that the answer is a list.
+func (a answer) lists(want string) {
+	a.Helper()
+	a.same(json.RawMessage(a.text), want)
 }
 
 func TestAdminBilling(t *testing.T) {

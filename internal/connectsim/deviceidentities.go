@@ -24,7 +24,7 @@ type Identity struct {
 	// exchanged. The API never shows it.
 	DeviceID string
 
-	key *ecdsa.PublicKey
+	fingerprint string // of the key, however its PEM is written
 }
 
 func showIdentity(i *Identity) object {
@@ -53,18 +53,13 @@ func createIdentity(c *call) reply {
 		return validation("Tags are invalid")
 	case !c.signedWith(key, true):
 		return invalid("The signature is invalid")
-	case c.org.identityByKey(key) != nil:
+	case c.org.identities.find(fingerprint(key)) != nil:
 		return validation("Public key has already been taken")
 	}
-	i := &Identity{
-		ID: newID(), Description: description, DeviceName: name, PublicKey: text, Tags: tags,
-		CreatedAt: c.server.now(), key: key,
-	}
 	if c.older() {
-		i.Tags = nil
+		tags = nil
 	}
-	c.org.identities.add(i.ID, i)
-	c.server.touch()
+	i := c.org.addIdentity(Identity{Description: description, DeviceName: name, PublicKey: text, Tags: tags})
 	answer := showIdentity(i)
 	if c.older() {
 		delete(answer, "tags")
@@ -101,7 +96,7 @@ func updateIdentity(c *call) reply {
 	case i.DeviceID == "" && (!validTags || !goodTags(tags)):
 		return validation("Tags are invalid")
 	}
-	c.org.identities.change(i.ID, i, func() {
+	c.org.identities.change(i.ID, func(i *Identity) {
 		if hasDescription {
 			i.Description = description
 		}
@@ -130,20 +125,25 @@ func deleteIdentity(c *call) reply {
 
 // removeIdentity takes the device with it that the identity has become.
 func (o *Organisation) removeIdentity(i *Identity) {
-	if i.DeviceID != "" {
-		o.removeDevice(i.DeviceID)
+	if d, found := o.devices.byID[i.DeviceID]; found {
+		o.removeDevice(d)
 	}
 	o.identities.remove(i.ID)
 	o.server.touch()
 }
 
-func (o *Organisation) identityByKey(key *ecdsa.PublicKey) *Identity {
-	for _, i := range o.identities.sorted {
-		if i.key.Equal(key) {
-			return i
-		}
-	}
-	return nil
+// addIdentity registers a key that has been parsed before.
+func (o *Organisation) addIdentity(i Identity) *Identity {
+	i.ID, i.CreatedAt, i.fingerprint = newID(), o.server.now(), fingerprint(parseKey(i.PublicKey))
+	o.identities.add(i.ID, &i)
+	o.server.touch()
+	return &i
+}
+
+// fingerprint is the same for the same key.
+func fingerprint(key *ecdsa.PublicKey) string {
+	der, _ := x509.MarshalPKIXPublicKey(key) // P-256 always has one
+	return string(der)
 }
 
 // signedWith verifies X-Connect-Identity-Signature: over the method, the URL, the
@@ -209,17 +209,10 @@ func (o *Organisation) DeviceIdentities() []Identity {
 func (o *Organisation) AddDeviceIdentity(publicKey, description, deviceName string, tags []string) Identity {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	key := parseKey(publicKey)
-	if key == nil {
+	if parseKey(publicKey) == nil {
 		return Identity{}
 	}
-	i := &Identity{
-		ID: newID(), Description: description, DeviceName: deviceName, PublicKey: publicKey, Tags: tags,
-		CreatedAt: o.server.now(), key: key,
-	}
-	o.identities.add(i.ID, i)
-	o.server.touch()
-	return *i
+	return *o.addIdentity(Identity{Description: description, DeviceName: deviceName, PublicKey: publicKey, Tags: tags})
 }
 
 // ChangeDeviceIdentity changes an identity, as another person would.
@@ -248,7 +241,7 @@ func exchangeIdentity(c *call) reply {
 		return c.unauthorized()
 	}
 	for _, o := range c.server.organisations {
-		i := o.identityByKey(key)
+		i := o.identities.find(fingerprint(key))
 		if i == nil {
 			continue
 		}
@@ -257,7 +250,7 @@ func exchangeIdentity(c *call) reply {
 			d = o.addDevice(Device{Name: orElse(i.DeviceName, host), SerialNumber: serial, Tags: i.Tags, IdentityID: i.ID})
 			i.DeviceID = d.ID
 		}
-		d.token = NewSecret("rpdev_")
+		o.devices.change(d.ID, func(d *Device) { d.token = NewSecret("rpdev_") })
 		c.server.touch()
 		return reply{http.StatusOK, object{"device_id": d.ID, "access_token": d.token}}
 	}

@@ -22,6 +22,9 @@ type Device struct {
 	token string
 }
 
+// keys are what a device is found by.
+func (d *Device) keys() []string { return []string{d.token} }
+
 func showDevice(d *Device) object {
 	o := object{
 		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
@@ -105,7 +108,7 @@ func updateDevice(c *call) reply {
 	case !validTags || !goodTags(tags):
 		return validation("Tags are invalid")
 	}
-	c.org.devices.change(d.ID, d, func() {
+	c.org.devices.change(d.ID, func(d *Device) {
 		if hasName {
 			d.Name = name
 		}
@@ -122,8 +125,7 @@ func deleteDevice(c *call) reply {
 	if !found {
 		return c.notFound()
 	}
-	c.org.removeDevice(d.ID)
-	c.server.touch()
+	c.org.removeDevice(d)
 	return c.deleted(showDevice(d))
 }
 
@@ -136,12 +138,13 @@ func (o *Organisation) addDevice(d Device) *Device {
 }
 
 // removeDevice signs a device out: its token and its deployments go with it.
-func (o *Organisation) removeDevice(id string) {
-	o.devices.remove(id)
-	for _, d := range o.runs[id] {
-		delete(o.deployments, d.ID)
+func (o *Organisation) removeDevice(d *Device) {
+	o.devices.remove(d.ID)
+	for _, run := range o.runs[d.ID] {
+		delete(o.deployments, run.ID)
 	}
-	delete(o.runs, id)
+	delete(o.runs, d.ID)
+	o.server.touch()
 }
 
 // Devices returns the organisation's devices.
@@ -176,19 +179,18 @@ func (o *Organisation) RestoreDevice(d Device) {
 func (o *Organisation) RemoveDevice(id string) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	o.removeDevice(id)
-	o.server.touch()
+	if d, found := o.devices.byID[id]; found {
+		o.removeDevice(d)
+	}
 }
 
 // authenticated finds the device of a request on the device side.
 func (c *call) authenticated() bool {
 	token := c.token()
 	for _, o := range c.server.organisations {
-		for _, d := range o.devices.sorted {
-			if token != "" && d.token == token {
-				c.org, c.device = o, d
-				return true
-			}
+		if d := o.devices.find(token); d != nil && token != "" {
+			c.org, c.device = o, d
+			return true
 		}
 	}
 	return false
@@ -201,15 +203,13 @@ func exchangeAuthKey(c *call) reply {
 	host, _ := p.text("hostname")
 	serial, _ := p.text("serial_number")
 	for _, o := range c.server.organisations {
-		for _, k := range o.authKeys.sorted {
-			if k.Secret != secret || secret == "" || !k.Usable(c.server.options.Now()) {
-				continue
-			}
-			k.ExchangedAt = c.server.now()
-			d := o.addDevice(Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags})
-			d.token = NewSecret("rpdev_")
-			return reply{http.StatusOK, object{"access_token": d.token}}
+		k := o.authKeys.find(secret)
+		if k == nil || !k.Usable(c.server.options.Now()) {
+			continue
 		}
+		k.ExchangedAt = c.server.now()
+		d := o.addDevice(Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags, token: NewSecret("rpdev_")})
+		return reply{http.StatusOK, object{"access_token": d.token}}
 	}
 	return c.unauthorized()
 }

@@ -74,3 +74,47 @@ func TestCounting(t *testing.T) {
 		t.Errorf("%d are left", got)
 	}
 }
+
+// The journal keeps the newest requests, and knows how many there were.
+func TestTheJournalIsBounded(t *testing.T) {
+	s := begin(t, connectsim.Options{JournalSize: 3})
+	if got := s.sim.Journal(); got == nil || len(got) != 0 {
+		t.Errorf("before anything it is %v", got)
+	}
+	for i := range 50 {
+		s.get(fmt.Sprint(artefacts, "?page=", i))
+		s.get(fmt.Sprint("/organisation/nothing/", i))
+		s.get(fmt.Sprint("/nothing/", i))
+	}
+	var got []string
+	for _, r := range s.sim.Journal() {
+		got = append(got, r.Path+"?"+r.Query)
+	}
+	if want := "[/organisation/artefacts?page=49 /organisation/nothing/49? /nothing/49?]"; fmt.Sprint(got) != want {
+		t.Errorf("it keeps %v, want %v", got, want)
+	}
+	for pattern, want := range map[string]int{"": 100, "GET": 100, "GET " + artefacts: 50, "POST": 0} {
+		if got := s.sim.Count(pattern); got != want {
+			t.Errorf("%q counts %d, want %d", pattern, got, want)
+		}
+	}
+	s.sim.ResetJournal()
+	if got := s.sim.Count(""); got != 0 || len(s.sim.Journal()) != 0 {
+		t.Errorf("%d are left", got)
+	}
+}
+
+// Who counts what cannot be would count nothing for ever.
+func TestCountingWhatThereIsNot(t *testing.T) {
+	s := begin(t, connectsim.Options{})
+	for _, pattern := range []string{"GET /organisation/artefact", "GET /organisation/artefacts?page=1", "FETCH", "/organisation/artefacts"} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%q is counted", pattern)
+				}
+			}()
+			s.sim.Count(pattern)
+		}()
+	}
+}

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// rateHeaders is how the headers of the rate limit begin.
+const rateHeaders = "X-Rate-Limit-"
+
 // window counts one token's requests in the current window.
 type window struct {
 	began time.Time
@@ -23,7 +26,7 @@ func (s *Server) count(token string) (w *window, within bool) {
 	}
 	began := s.options.Now().Truncate(s.options.Window)
 	w, ok := s.windows[token]
-	if !ok || w.began.Before(began) {
+	if !ok || !w.began.Equal(began) {
 		w = &window{began: began}
 		s.windows[token] = w
 	}
@@ -37,9 +40,9 @@ func (s *Server) announce(header http.Header, w *window) {
 		return
 	}
 	left := w.began.Add(s.options.Window).Sub(s.options.Now())
-	header.Set("X-Rate-Limit-Limit", strconv.Itoa(s.options.RateLimit))
-	header.Set("X-Rate-Limit-Remaining", strconv.Itoa(max(0, s.options.RateLimit-w.used)))
-	header.Set("X-Rate-Limit-Reset", strconv.Itoa(int(math.Ceil(left.Seconds()))))
+	header.Set(rateHeaders+"Limit", strconv.Itoa(s.options.RateLimit))
+	header.Set(rateHeaders+"Remaining", strconv.Itoa(max(0, s.options.RateLimit-w.used)))
+	header.Set(rateHeaders+"Reset", strconv.Itoa(int(math.Ceil(left.Seconds()))))
 }
 
 // Spend uses up requests of the token's current window, as another program would

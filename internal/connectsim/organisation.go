@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -33,10 +32,10 @@ func (s *Server) AddOrganisation(token string) *Organisation {
 	o := &Organisation{
 		server:      s,
 		name:        fmt.Sprintf("organisation-%d", len(s.organisations)+1),
-		artefacts:   newCollection(byName),
-		authKeys:    newCollection[AuthKey](nil), // its order changes with time
-		identities:  newCollection(byDescription),
-		devices:     newCollection(byDeviceName),
+		artefacts:   newCollection(byName, func(a *Artefact) []string { return []string{a.Name} }),
+		authKeys:    newCollection(byAge, func(k *AuthKey) []string { return []string{k.Secret} }),
+		identities:  newCollection(byDescription, func(i *Identity) []string { return []string{i.fingerprint} }),
+		devices:     newCollection(byDeviceName, (*Device).keys),
 		deployments: map[string]*Deployment{},
 		runs:        map[string][]*Deployment{},
 	}
@@ -48,6 +47,7 @@ func (s *Server) AddOrganisation(token string) *Organisation {
 func byName(a, b *Artefact) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
 }
+func byAge(a, b *AuthKey) int { return cmp.Compare(a.sequence, b.sequence) }
 func byDescription(a, b *Identity) int {
 	return cmp.Or(strings.Compare(a.Description, b.Description), strings.Compare(a.ID, b.ID))
 }
@@ -77,64 +77,6 @@ func (s *Server) Organisation(token string) *Organisation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byToken[token]
-}
-
-// collection keeps objects by id and, where it can, in the order in which they
-// are listed, so that a page of ten thousand costs a page.
-type collection[T any] struct {
-	byID   map[string]*T
-	order  func(a, b *T) int // nil: the order is not kept
-	sorted []*T
-}
-
-func newCollection[T any](order func(a, b *T) int) *collection[T] {
-	return &collection[T]{byID: map[string]*T{}, order: order}
-}
-
-func (c *collection[T]) add(id string, object *T) {
-	c.byID[id] = object
-	if c.order == nil {
-		c.sorted = append(c.sorted, object)
-		return
-	}
-	at, _ := slices.BinarySearchFunc(c.sorted, object, c.order)
-	c.sorted = slices.Insert(c.sorted, at, object)
-}
-
-func (c *collection[T]) remove(id string) {
-	object, ok := c.byID[id]
-	if !ok {
-		return
-	}
-	delete(c.byID, id)
-	at := slices.Index(c.sorted, object)
-	c.sorted = slices.Delete(c.sorted, at, at+1)
-}
-
-// change lets the object be changed in a way that may move it.
-func (c *collection[T]) change(id string, object *T, change func()) {
-	c.remove(id)
-	change()
-	c.add(id, object)
-}
-
-// alter changes an object, if it is there, behind the API's back.
-func alter[T any](o *Organisation, c *collection[T], id string, change func(*T)) {
-	o.server.mu.Lock()
-	defer o.server.mu.Unlock()
-	if object, found := c.byID[id]; found {
-		c.change(id, object, func() { change(object) })
-		o.server.touch()
-	}
-}
-
-// copies returns the objects as they are now.
-func copies[T any](objects []*T) []T {
-	all := make([]T, len(objects))
-	for i, object := range objects {
-		all[i] = *object
-	}
-	return all
 }
 
 // newID is a UUID, as ids are in practice.

@@ -8,9 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 type message struct {
 	Message string `json:"message"`
@@ -82,20 +81,13 @@ func (c *call) form() (params, bool) {
 	}
 	p := params{}
 	for key, all := range values {
-		if name, isList := cutSuffix(key, "[]"); isList {
+		if name, isList := strings.CutSuffix(key, "[]"); isList {
 			p[name], _ = json.Marshal(all) // strings always marshal
 			continue
 		}
 		p[key], _ = json.Marshal(all[len(all)-1])
 	}
 	return p, true
-}
-
-func cutSuffix(s, suffix string) (string, bool) {
-	if len(s) >= len(suffix) && s[len(s)-len(suffix):] == suffix {
-		return s[:len(s)-len(suffix)], true
-	}
-	return s, false
 }
 
 // text returns a string parameter; null and absence are the same.
