@@ -92,16 +92,12 @@ func (a *admin) state(w http.ResponseWriter, r *http.Request) {
 	c := &call{Request: r, server: a.Server}
 	all := object{}
 	for _, o := range a.organisations {
-		deployments := []object{}
-		for _, d := range o.deployments {
-			deployments = append(deployments, showDeployment(d))
-		}
 		all[o.name] = object{
 			"artefacts":         shown(o.artefacts.sorted, showArtefact),
 			"auth_keys":         shown(o.authKeys.sorted, c.showAuthKey),
 			"device_identities": shown(o.identities.sorted, showIdentity),
 			"devices":           shown(o.devices.sorted, showDevice),
-			"deployments":       deployments,
+			"deployments":       shown(o.allDeployments(), showDeployment),
 		}
 	}
 	respond(w, all)

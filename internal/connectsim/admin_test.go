@@ -76,7 +76,8 @@ func TestAdminJournal(t *testing.T) {
 	s.get(artefacts + "?page=1")
 	a := s.admin("GET", "/_sim/journal", "").is(200)
 	s.same(json.RawMessage(a.text), `[{"time":"2026-03-01T10:30:00.6Z","method":"GET","route":"/organisation/artefacts","path":"/organisation/artefacts",
-		"query":"page=1","organisation":"organisation-1","status":200,"user_agent":"Go-http-client/1.1"}]`)
+		"query":"page=1","organisation":"organisation-1","status":200,"user_agent":"Go-http-client/1.1",
+		"answer":"{\"artefacts\":[],\"meta\":{\"page\":1,\"per_page\":100,\"total_count\":0,\"total_pages\":0}}"}]`)
 	s.admin("DELETE", "/_sim/journal", "").is(204).empty()
 	s.admin("GET", "/_sim/journal", "").is(200).lists("[]")
 	if got := s.sim.Journal(); len(got) != 0 { // what is asked of the simulator itself is not in it

@@ -91,7 +91,7 @@ func getAuthKey(c *call) reply {
 
 func updateAuthKey(c *call) reply {
 	k, found := c.org.authKeys.byID[c.PathValue("id")]
-	p, valid := c.params(true)
+	p, valid := c.params(false)
 	switch {
 	case !found:
 		return c.notFound()

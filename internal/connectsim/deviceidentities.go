@@ -5,10 +5,7 @@ package connectsim
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/pem"
 	"net/http"
 	"strings"
@@ -44,6 +41,7 @@ func createIdentity(c *call) reply {
 	name, _ := p.text("device_name")
 	tags, _, validTags := p.tags()
 	key := parseKey(text)
+	expected := c.toBeSigned("Authorization", "Content-Type", "Accept")
 	switch {
 	case key == nil:
 		return validation("Public key is invalid")
@@ -51,8 +49,8 @@ func createIdentity(c *call) reply {
 		return validation("Description can't be blank")
 	case !c.older() && (!validTags || !goodTags(tags)):
 		return validation("Tags are invalid")
-	case !c.signedWith(key, true):
-		return invalid("The signature is invalid")
+	case !c.signed(key, expected):
+		return c.badSignature(http.StatusUnprocessableEntity, "Validation failed: Signature is invalid", expected)
 	case c.org.identities.find(fingerprint(key)) != nil:
 		return validation("Public key has already been taken")
 	}
@@ -81,7 +79,7 @@ func getIdentity(c *call) reply {
 
 func updateIdentity(c *call) reply {
 	i, found := c.org.identities.byID[c.PathValue("id")]
-	p, valid := c.params(true)
+	p, valid := c.params(false)
 	switch {
 	case !found:
 		return c.notFound()
@@ -146,40 +144,6 @@ func fingerprint(key *ecdsa.PublicKey) string {
 	return string(der)
 }
 
-// signedWith verifies X-Connect-Identity-Signature: over the method, the URL, the
-// Authorization where there is one, the Content-Type, the Accept header if the
-// request has one, and the hash of the body.
-func (c *call) signedWith(key *ecdsa.PublicKey, authorised bool) bool {
-	signature, err := base64.StdEncoding.DecodeString(c.Header.Get("X-Connect-Identity-Signature"))
-	if err != nil {
-		return false
-	}
-	sum := sha256.Sum256(c.body)
-	lines := []string{c.Method, c.url()}
-	if authorised {
-		lines = append(lines, "Authorization: "+c.Header.Get("Authorization"))
-	}
-	lines = append(lines, "Content-Type: "+c.Header.Get("Content-Type"))
-	if accept, has := c.Header["Accept"]; has {
-		lines = append(lines, "Accept: "+strings.Join(accept, ", "))
-	}
-	lines = append(lines, hex.EncodeToString(sum[:]))
-	digest := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return ecdsa.VerifyASN1(key, digest[:], signature)
-}
-
-// url is the full URL as the client sees it.
-func (c *call) url() string {
-	if c.server.options.PublicURL != "" {
-		return c.server.options.PublicURL + c.URL.RequestURI()
-	}
-	scheme := "http"
-	if c.TLS != nil {
-		scheme = "https"
-	}
-	return scheme + "://" + c.Host + c.URL.RequestURI()
-}
-
 // parseKey reads a public key on P-256; nil if it is none.
 func parseKey(text string) *ecdsa.PublicKey {
 	block, _ := pem.Decode([]byte(text))
@@ -227,39 +191,4 @@ func (o *Organisation) RemoveDeviceIdentity(id string) {
 	if i, found := o.identities.byID[id]; found {
 		o.removeIdentity(i)
 	}
-}
-
-// exchangeIdentity makes a device of an identity: it is the device that proves to
-// hold the key.
-func exchangeIdentity(c *call) reply {
-	p, _ := c.params(false)
-	text, _ := p.text("public_key")
-	host, _ := p.text("hostname")
-	serial, _ := p.text("serial_number")
-	key := parseKey(text)
-	if key == nil || !c.signedWith(key, false) {
-		return c.unauthorized()
-	}
-	for _, o := range c.server.organisations {
-		i := o.identities.find(fingerprint(key))
-		if i == nil {
-			continue
-		}
-		d := o.devices.byID[i.DeviceID]
-		if d == nil {
-			d = o.addDevice(Device{Name: orElse(i.DeviceName, host), SerialNumber: serial, Tags: i.Tags, IdentityID: i.ID})
-			i.DeviceID = d.ID
-		}
-		o.devices.change(d.ID, func(d *Device) { d.token = NewSecret("rpdev_") })
-		c.server.touch()
-		return reply{http.StatusOK, object{"device_id": d.ID, "access_token": d.token}}
-	}
-	return c.notFound()
-}
-
-func orElse(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
 }

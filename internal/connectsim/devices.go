@@ -3,7 +3,6 @@
 package connectsim
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 )
@@ -18,32 +17,39 @@ type Device struct {
 	Model, Memory, OS string
 	// IdentityID is the identity that it signed in with, if it was one.
 	IdentityID string
+	// Capabilities are what the device has declared that it can do: "vnc",
+	// "shell" and "ota" are each "enabled", "available" or "unavailable". The
+	// Management API never shows them.
+	Capabilities map[string]string
 
 	token string
 }
 
 // keys are what a device is found by.
-func (d *Device) keys() []string { return []string{d.token} }
+func (d *Device) keys() []string { return []string{d.token, serialKey(d.SerialNumber)} }
+
+// serialKey is what the device on a board is found by; empty if there is none to
+// be found.
+func serialKey(serial string) string {
+	if serial == "" {
+		return ""
+	}
+	return "serial " + strings.ToLower(serial)
+}
 
 func showDevice(d *Device) object {
-	o := object{
-		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
-		"board": nil, "os": nil, "kernel_architecture": nil,
-	}
 	filters := object{}
 	for name, value := range map[string]string{"model": d.Model, "memory": d.Memory, "os": d.OS} {
 		if value != "" {
 			filters[name] = value
 		}
 	}
-	o["filters"] = filters
-	if d.Model != "" {
-		o["board"] = object{"model": "Raspberry Pi " + strings.ToUpper(d.Model), "revision": "1.0", "memory": orNull(d.Memory)}
+	o := object{
+		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
+		"board": showBoard(d.Model, d.Memory), "os": showOS(d.OS), "kernel_architecture": nil, "filters": filters,
 	}
 	if d.OS != "" {
-		name, version, _ := strings.Cut(d.OS, "-")
-		o["os"] = object{"name": name, "version": version}
-		o["kernel_architecture"] = "aarch64"
+		o["kernel_architecture"] = architecture(d.Model)
 	}
 	return o
 }
@@ -93,7 +99,7 @@ func getDevice(c *call) reply {
 
 func updateDevice(c *call) reply {
 	d, found := c.org.devices.byID[c.PathValue("id")]
-	p, valid := c.params(true)
+	p, valid := c.params(false)
 	switch {
 	case !found:
 		return c.notFound()
@@ -144,6 +150,7 @@ func (o *Organisation) removeDevice(d *Device) {
 		delete(o.deployments, run.ID)
 	}
 	delete(o.runs, d.ID)
+	o.endSubscriptions(d.ID)
 	o.server.touch()
 }
 
@@ -182,34 +189,4 @@ func (o *Organisation) RemoveDevice(id string) {
 	if d, found := o.devices.byID[id]; found {
 		o.removeDevice(d)
 	}
-}
-
-// authenticated finds the device of a request on the device side.
-func (c *call) authenticated() bool {
-	token := c.token()
-	for _, o := range c.server.organisations {
-		if d := o.devices.find(token); d != nil && token != "" {
-			c.org, c.device = o, d
-			return true
-		}
-	}
-	return false
-}
-
-// exchangeAuthKey signs a device in with an auth key, once.
-func exchangeAuthKey(c *call) reply {
-	p, _ := c.params(false)
-	secret, _ := p.text("auth_key")
-	host, _ := p.text("hostname")
-	serial, _ := p.text("serial_number")
-	for _, o := range c.server.organisations {
-		k := o.authKeys.find(secret)
-		if k == nil || !k.Usable(c.server.options.Now()) {
-			continue
-		}
-		k.ExchangedAt = c.server.now()
-		d := o.addDevice(Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags, token: NewSecret("rpdev_")})
-		return reply{http.StatusOK, object{"access_token": d.token}}
-	}
-	return c.unauthorized()
 }

@@ -218,10 +218,11 @@ func (s *Server) prepare(c *call, fault Fault) {
 
 // workLater lets the work be done when nobody waits for it any more. The lock is
 // held.
-func (s *Server) workLater(c *call, handle handler, met *Injected, entry *Request) {
+func (s *Server) workLater(c *call, handle handler, met *Injected, entry *noted) {
 	work := sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		c.out = http.Header{}
 		entry.Late = s.work(c, handle).status
 	})
 	met.late = append(met.late, work)

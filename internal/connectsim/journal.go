@@ -3,7 +3,9 @@
 package connectsim
 
 import (
+	"mime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -27,13 +29,47 @@ type Request struct {
 	Late int `json:"late,omitempty"`
 	// UserAgent of the client.
 	UserAgent string `json:"user_agent,omitempty"`
+	// Body is what was sent and Answer what was answered: of the newest
+	// thousand requests, four kilobytes of each, without secrets.
+	Body   string `json:"body,omitempty"`
+	Answer string `json:"answer,omitempty"`
+	// Note explains a refusal: what was expected to be signed.
+	Note string `json:"note,omitempty"`
 }
+
+// keptBodies is how many requests are kept with their bodies, and keptBytes how
+// much of these.
+const (
+	keptBodies = 1000
+	keptBytes  = 4096
+)
+
+// noted is a request with its bodies as they were; nobody sees them so.
+type noted struct {
+	Request
+
+	body, answer []byte
+	form         bool
+}
+
+// shown is what may be seen of an entry.
+func (n *noted) shown() Request {
+	r := n.Request
+	r.Path, r.Query, r.UserAgent = redact(r.Path), redact(r.Query), redact(r.UserAgent)
+	r.Answer = redact(text(n.answer))
+	if r.Body = redact(text(n.body)); n.form {
+		r.Body = redactForm(text(n.body))
+	}
+	return r
+}
+
+func text(body []byte) string { return strings.ToValidUTF8(string(body), "\uFFFD") }
 
 // journal is what was asked. It forgets the oldest requests, but not how many
 // they were.
 type journal struct {
 	size    int // how many entries it keeps
-	entries []*Request
+	entries []*noted
 	counts  map[asked]int
 }
 
@@ -46,8 +82,11 @@ const maxUnknown = 10_000
 
 func newJournal(size int) *journal { return &journal{size: size, counts: map[asked]int{}} }
 
-func (j *journal) add(entry *Request) {
+func (j *journal) add(entry *noted) {
 	j.entries = append(j.entries, entry)
+	if old := len(j.entries) - 1 - keptBodies; old >= 0 {
+		j.entries[old].body, j.entries[old].answer = nil, nil
+	}
 	if len(j.entries) >= 2*j.size {
 		j.entries = slices.Clone(j.newest())
 	}
@@ -62,14 +101,34 @@ func (j *journal) add(entry *Request) {
 }
 
 // newest are the entries that are kept.
-func (j *journal) newest() []*Request { return j.entries[max(0, len(j.entries)-j.size):] }
+func (j *journal) newest() []*noted { return j.entries[max(0, len(j.entries)-j.size):] }
 
 // Journal returns the requests since the start, or since the journal was reset:
 // all of them, or as many as [Options.JournalSize] says, the newest last.
 func (s *Server) Journal() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return copies(s.journal.newest())
+	newest := s.journal.newest()
+	all := make([]Request, len(newest))
+	for i, entry := range newest {
+		all[i] = entry.shown()
+	}
+	return all
+}
+
+// record notes what a request was and what became of it.
+func (s *Server) record(entry *noted, c *call, status int, answer []byte) {
+	kind, _, _ := mime.ParseMediaType(c.Header.Get("Content-Type"))
+	entry.form = kind == formType
+	entry.body = slices.Clone(c.body[:min(len(c.body), keptBytes)])
+	entry.answer = slices.Clone(answer[:min(len(answer), keptBytes)])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	entry.Status, entry.Note = status, redact(c.note)
+	if c.org != nil {
+		entry.Organisation = c.org.name
+	}
+	s.journal.add(entry)
 }
 
 // Count returns how many requests a pattern matches, see [Fault.Route], also of

@@ -5,6 +5,7 @@ package connectsim
 import (
 	"cmp"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ type Organisation struct {
 	deployments map[string]*Deployment   // by id
 	runs        map[string][]*Deployment // by device, the newest last
 	sequence    int                      // orders what is made in the same second
+
+	subscriptions []*subscription
 }
 
 // AddOrganisation makes an organisation that the token (rporg_…) opens.
@@ -120,3 +123,16 @@ func tagged(tags []string) []string {
 
 // object is the JSON of one object.
 type object map[string]any
+
+// jsonOf is the JSON of an object.
+func jsonOf(o object) string {
+	text, _ := json.Marshal(o) // they always have one
+	return string(text)
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}

@@ -61,17 +61,24 @@ func (c *call) unpublished(status int, text string) reply {
 // params are what a body says: of JSON, or of a form with tags[]=a&tags[]=b.
 type params map[string]json.RawMessage
 
-// params reads the body; forms are taken only where the API takes them.
+// formType is the Content-Type of a form.
+const formType = "application/x-www-form-urlencoded"
+
+// params reads the body: JSON everywhere, and forms only where they are
+// documented. What a body of another type would be is unpublished.
 func (c *call) params(forms bool) (params, bool) {
-	kind, _, _ := mime.ParseMediaType(c.Header.Get("Content-Type"))
-	if forms && kind == "application/x-www-form-urlencoded" {
-		return c.form()
-	}
 	p := params{}
 	if len(c.body) == 0 {
 		return p, true
 	}
-	return p, json.Unmarshal(c.body, &p) == nil && p != nil
+	switch kind, _, _ := mime.ParseMediaType(c.Header.Get("Content-Type")); {
+	case kind == "application/json":
+		return p, json.Unmarshal(c.body, &p) == nil && p != nil
+	case kind == formType && forms:
+		return c.form()
+	default:
+		return nil, false
+	}
 }
 
 func (c *call) form() (params, bool) {

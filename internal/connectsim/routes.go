@@ -52,8 +52,11 @@ var table = []route{
 
 // deviceTable is what devices ask, with their own tokens or none.
 var deviceTable = []route{
+	{"GET", "/up", "", up},
 	{"POST", "/client/auth-key-exchange", "", exchangeAuthKey},
 	{"POST", "/client/device-identity-exchange", "", exchangeIdentity},
+	{"POST", "/me", "", declare},
+	{"GET", "/events", "", events},
 	{"GET", "/deployments/pending", "", pendingDeployments},
 	{"POST", "/deployments/{id}/start", "", startDeployment},
 	{"POST", "/deployments/{id}/complete", "", completeDeployment},

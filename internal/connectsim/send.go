@@ -4,18 +4,18 @@ package connectsim
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 )
 
-// plain is a body that is sent as text, html one that is sent as a page, and raw
-// one that is sent as it is.
+// plain is a body that is sent as text, html one that is sent as a page, raw one
+// that is sent as it is, and a stream one that is written while it goes on.
 type (
-	plain string
-	html  string
-	raw   string
+	plain  string
+	html   string
+	raw    string
+	stream func(http.ResponseWriter, *http.Request)
 )
 
 // encode is the body as it is sent, and its Content-Type; empty if it is the HTTP
@@ -30,6 +30,8 @@ func encode(body any) (text []byte, contentType string) {
 		return []byte(b), "text/plain; charset=utf-8"
 	case html:
 		return []byte(b), "text/html; charset=utf-8"
+	case stream:
+		return nil, "text/event-stream; charset=utf-8"
 	default:
 		text, _ = json.Marshal(b) // the handlers' bodies always marshal
 		return text, "application/json; charset=utf-8"
@@ -37,18 +39,13 @@ func encode(body any) (text []byte, contentType string) {
 }
 
 // send writes the answer, in the way of the fault.
-func send(w http.ResponseWriter, r *http.Request, a answer, fault Fault) {
-	body, contentType := encode(a.body)
-	if contentType != "" {
-		w.Header().Set("Content-Type", contentType)
-	}
-	maps.Copy(w.Header(), a.header)
+func send(w http.ResponseWriter, r *http.Request, status int, body []byte, fault Fault) {
 	body = append(body, make([]byte, fault.Oversize)...)
 	if fault.Truncate {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		body = body[:len(body)/2]
 	}
-	w.WriteHeader(a.status)
+	w.WriteHeader(status)
 	for piece := range slices.Chunk(body, fault.pieceSize(len(body))) {
 		_, _ = w.Write(piece)
 		if fault.Drip > 0 || fault.Truncate { // what is left in a buffer would come at once, or be lost

@@ -5,6 +5,7 @@ package connectsim
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -22,7 +23,9 @@ type call struct {
 	org    *Organisation
 	device *Device // set on the device side
 	body   []byte
-	page   *Page // how a fault bends the listing
+	page   *Page       // how a fault bends the listing
+	out    http.Header // of the answer
+	note   string      // for the journal
 }
 
 // reply is what a handler answers. A nil body is none.
@@ -48,11 +51,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else if err != nil {
 		return // who breaks off has asked nothing
 	}
-	c := &call{Request: r, server: s, path: path, body: body}
-	entry := &Request{
+	c := &call{Request: r, server: s, path: path, body: body, out: http.Header{}}
+	entry := &noted{Request: Request{
 		Time: s.options.Now(), Method: r.Method, Route: path, Path: r.URL.Path,
 		Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
-	}
+	}}
 
 	s.mu.Lock()
 	met, latency := s.meet(r.Method, path), s.latency
@@ -63,65 +66,68 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.prepare(c, met.fault)
 	a := s.carryOut(c, handle, met, entry)
+	text, contentType := encode(a.body)
+	s.record(entry, c, a.status, text)
 	switch {
 	case met.fault.Drop:
 		drop(w)
 	case met.fault.Dead:
 		silence(r)
 	default:
-		send(w, r, a, met.fault)
+		if contentType != "" && a.header["Content-Type"] == nil {
+			a.header.Set("Content-Type", contentType)
+		}
+		maps.Copy(w.Header(), a.header)
+		if stream, ok := a.body.(stream); ok {
+			w.WriteHeader(a.status)
+			stream(w, r)
+			return
+		}
+		send(w, r, a.status, text, met.fault)
 	}
 }
 
-// carryOut does the work, or what a fault has in its place, and notes it.
-func (s *Server) carryOut(c *call, handle handler, met *Injected, entry *Request) answer {
+// carryOut does the work, or what a fault has in its place.
+func (s *Server) carryOut(c *call, handle handler, met *Injected, entry *noted) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fault := met.fault
-	a := answer{header: http.Header{}}
+	a := answer{header: c.out}
 	switch {
 	case fault.works():
-		a = s.work(c, handle)
+		a.reply = s.work(c, handle)
 	case fault.Late > 0:
 		s.workLater(c, handle, met, entry)
-	case fault.RateHeaders != nil && *fault.RateHeaders:
+	case fault.RateHeaders != nil && *fault.RateHeaders && managed(c.path):
 		// The API itself has refused, so the request counts.
 		w, _ := s.count(c.token())
 		if s.byToken[c.token()] != nil {
-			s.announce(a.header, w)
+			s.announce(c.out, w)
 		}
 	}
-	if c.org != nil {
-		entry.Organisation = c.org.name
-	}
 	fault.bend(&a)
-	entry.Status = a.status
-	s.journal.add(entry)
 	return a
 }
 
 // work counts the request, looks at its token, and lets the handler answer. The
 // lock is held.
-func (s *Server) work(c *call, handle handler) answer {
-	a := answer{header: http.Header{}}
+func (s *Server) work(c *call, handle handler) reply {
 	if !managed(c.path) {
-		a.reply = handle(c)
-		return a
+		return handle(c)
 	}
 	w, within := s.count(c.token())
 	c.org = s.byToken[c.token()]
 	if c.org != nil {
-		s.announce(a.header, w)
+		s.announce(c.out, w)
 	}
 	switch {
 	case !within:
-		a.reply = reply{http.StatusTooManyRequests, plain("Throttled")}
+		return reply{http.StatusTooManyRequests, plain("Throttled")}
 	case c.org == nil:
-		a.reply = c.unauthorized()
+		return c.unauthorized()
 	default:
-		a.reply = handle(c)
+		return handle(c)
 	}
-	return a
 }
 
 // token is what the request shows; empty if it shows none as the API wants it.
