@@ -19,6 +19,9 @@ const (
 	Cancelled  = "cancelled"
 )
 
+// states are all of them.
+var states = []string{Pending, InProgress, Succeeded, Failed, Cancelled}
+
 // Deployment is one artefact on its way to one device.
 type Deployment struct {
 	ID, State, StateReason, DeviceID, ArtefactID string
@@ -94,7 +97,7 @@ func listDeployments(c *call) reply {
 	if c.older() {
 		state = ""
 	}
-	if state != "" && !slices.Contains([]string{Pending, InProgress, Succeeded, Failed, Cancelled}, state) {
+	if state != "" && !slices.Contains(states, state) {
 		return reply{http.StatusBadRequest, message{`Unknown state "` + state + `"`}}
 	}
 	all := c.org.deploymentsOf(c.PathValue("id"))

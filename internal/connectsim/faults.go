@@ -3,6 +3,7 @@
 package connectsim
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ type Injected struct {
 // contradict each other; see [Fault.Check].
 func (s *Server) Inject(f Fault) *Injected {
 	if err := f.Check(); err != nil {
-		panic(err)
+		panic(fmt.Errorf("connectsim: %w", err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

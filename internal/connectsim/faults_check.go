@@ -16,7 +16,7 @@ import (
 type mistaken struct{ error }
 
 func mistake(format string, values ...any) error {
-	return mistaken{fmt.Errorf("connectsim: "+format, values...)}
+	return mistaken{fmt.Errorf(format, values...)}
 }
 
 // Check tells what is wrong with a fault: a fault that no request can meet, or

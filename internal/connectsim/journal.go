@@ -3,6 +3,7 @@
 package connectsim
 
 import (
+	"fmt"
 	"mime"
 	"slices"
 	"strings"
@@ -136,7 +137,7 @@ func (s *Server) record(entry *noted, c *call, status int, answer []byte) {
 // number that is always zero proves nothing.
 func (s *Server) Count(pattern string) int {
 	if err := checkPattern(pattern); err != nil {
-		panic(err)
+		panic(fmt.Errorf("connectsim: %w", err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

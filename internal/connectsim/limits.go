@@ -54,3 +54,15 @@ func (s *Server) Spend(token string, n int) {
 		s.count(token)
 	}
 }
+
+// SpendAll uses up requests of the current window of every token that opens an
+// organisation.
+func (s *Server) SpendAll(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for token := range s.byToken {
+		for range n {
+			s.count(token)
+		}
+	}
+}

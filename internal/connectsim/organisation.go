@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,9 +34,29 @@ type Organisation struct {
 func (s *Server) AddOrganisation(token string) *Organisation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := &Organisation{
+	return s.addOrganisation("", token)
+}
+
+// addOrganisation makes an organisation of a name; without one it is numbered.
+func (s *Server) addOrganisation(name, token string) *Organisation {
+	o := s.emptyOrganisation(name)
+	s.organisations = append(s.organisations, o)
+	s.byToken[token] = o
+	s.touch()
+	return o
+}
+
+// emptyOrganisation is one that is not there yet.
+func (s *Server) emptyOrganisation(name string) *Organisation {
+	for n := len(s.organisations) + 1; name == ""; n++ {
+		numbered := fmt.Sprintf("organisation-%d", n)
+		if _, err := s.organisationNamed(numbered); err != nil {
+			name = numbered
+		}
+	}
+	return &Organisation{
 		server:      s,
-		name:        fmt.Sprintf("organisation-%d", len(s.organisations)+1),
+		name:        name,
 		artefacts:   newCollection(byName, func(a *Artefact) []string { return []string{a.Name} }),
 		authKeys:    newCollection(byAge, func(k *AuthKey) []string { return []string{k.Secret} }),
 		identities:  newCollection(byDescription, func(i *Identity) []string { return []string{i.fingerprint} }),
@@ -42,9 +64,40 @@ func (s *Server) AddOrganisation(token string) *Organisation {
 		deployments: map[string]*Deployment{},
 		runs:        map[string][]*Deployment{},
 	}
-	s.organisations = append(s.organisations, o)
-	s.byToken[token] = o
-	return o
+}
+
+// newOrganisation makes an organisation, if its name and its token are its own.
+// The lock is held.
+func (s *Server) newOrganisation(name, token string) (*Organisation, error) {
+	if _, err := s.organisationNamed(name); name != "" && err == nil {
+		return nil, mistake("there is an organisation %q already", name)
+	}
+	if err := s.checkToken(token); err != nil {
+		return nil, err
+	}
+	return s.addOrganisation(name, token), nil
+}
+
+// organisationNamed finds an organisation; the first if the name is empty. The
+// lock is held.
+func (s *Server) organisationNamed(name string) (*Organisation, error) {
+	for _, o := range s.organisations {
+		if name == "" || o.name == name {
+			return o, nil
+		}
+	}
+	return nil, mistake("there is no organisation %q", name)
+}
+
+// checkToken tells what is wrong with a new token. The lock is held.
+func (s *Server) checkToken(token string) error {
+	if !strings.HasPrefix(token, "rporg_") {
+		return mistake("the access token of an organisation begins with rporg_")
+	}
+	if s.byToken[token] != nil {
+		return mistake("the access token opens an organisation already")
+	}
+	return nil
 }
 
 func byName(a, b *Artefact) int {
@@ -135,4 +188,23 @@ func orElse(s, fallback string) string {
 		return fallback
 	}
 	return s
+}
+
+// AccessToken is a token and the organisation that it opens.
+type AccessToken struct{ Token, Organisation string }
+
+// Tokens returns the tokens that open an organisation: those of the first
+// organisation first.
+func (s *Server) Tokens() []AccessToken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []AccessToken
+	for _, o := range s.organisations {
+		for _, token := range slices.Sorted(maps.Keys(s.byToken)) {
+			if s.byToken[token] == o {
+				all = append(all, AccessToken{token, o.name})
+			}
+		}
+	}
+	return all
 }

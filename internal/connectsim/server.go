@@ -69,6 +69,9 @@ type Options struct {
 	Latency time.Duration
 	// Now is the clock. Default time.Now; see [Clock].
 	Now func() time.Time
+	// Clock is one that can be moved through the admin interface. It goes
+	// before Now.
+	Clock *Clock
 	// PublicURL is how clients see the server, for signatures; default: what
 	// the request says.
 	PublicURL string
@@ -117,6 +120,9 @@ func New(options Options) *Server {
 	}
 	if options.Window <= 0 {
 		options.Window = time.Hour
+	}
+	if options.Clock != nil {
+		options.Now = options.Clock.Now
 	}
 	if options.Now == nil {
 		options.Now = time.Now
