@@ -153,6 +153,11 @@ func TestItServesAnOrganisation(t *testing.T) {
 	if status, text := p.get("/_sim/pis", ""); status != http.StatusOK || !strings.Contains(text, `"hostname":"pi-2"`) || !strings.Contains(text, `"work_milliseconds":2000`) {
 		t.Errorf("the Pis are %d %s", status, text)
 	}
+	steered, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, p.url+"/_sim/pis/pi-2", strings.NewReader(`{"offline":true}`))
+	if res, err = p.client.Do(steered); err != nil || res.StatusCode != http.StatusNoContent {
+		t.Errorf("it cannot be steered: %v", err)
+	}
+	_ = res.Body.Close()
 	if _, text := p.get("/_sim/clock", ""); !strings.Contains(text, "2026-03-01T10:3") {
 		t.Errorf("it is %s", text)
 	}

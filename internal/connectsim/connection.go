@@ -15,10 +15,19 @@ import (
 type connection struct {
 	net.Conn
 
+	server *Server
 	silent atomic.Bool
 }
 
 func (c *connection) silence() { c.silent.Store(true) }
+
+// Close also forgets the connection.
+func (c *connection) Close() error {
+	c.server.mu.Lock()
+	delete(c.server.connections, c)
+	c.server.mu.Unlock()
+	return c.Conn.Close()
+}
 
 // Write loses what a silent connection would say.
 func (c *connection) Write(p []byte) (int, error) {
@@ -39,14 +48,38 @@ func (c *connection) Read(p []byte) (int, error) {
 }
 
 // listener makes connections of this kind.
-type listener struct{ net.Listener }
+type listener struct {
+	net.Listener
+
+	server *Server
+}
 
 func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &connection{Conn: c}, nil
+	c := &connection{Conn: accepted, server: l.server}
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	c.silent.Store(l.server.silent)
+	l.server.connections[c] = struct{}{}
+	return c, nil
+}
+
+// SetSilent lets the server fall silent: it goes on accepting connections and says
+// nothing any more, not even a TLS handshake, and nothing on those that are open.
+// When it is over, new connections are served; the others stay dead. It is about
+// what [Server.Start], [Server.StartTLS] and [Server.Serve] listen on.
+func (s *Server) SetSilent(silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = silent
+	for c := range s.connections {
+		if silent {
+			c.silence()
+		}
+	}
 }
 
 // connectionKey is where a request's context has its connection.

@@ -44,7 +44,7 @@ func (s *Server) start(address, scheme string, secure *tls.Config) (string, erro
 		return "", err
 	}
 	server := s.register(s, secure)
-	go func() { _ = serve(server, l) }() // ends with Close
+	go func() { _ = serve(server, listener{l, s}) }() // ends with Close
 	return scheme + "://" + l.Addr().String(), nil
 }
 
@@ -53,7 +53,7 @@ func (s *Server) start(address, scheme string, secure *tls.Config) (string, erro
 // Faults of the connection itself need it: behind another HTTP server [Fault.Dead]
 // holds back its own answer alone.
 func (s *Server) Serve(l net.Listener, handler http.Handler, secure *tls.Config) error {
-	return serve(s.register(handler, secure), l)
+	return serve(s.register(handler, secure), listener{l, s})
 }
 
 // register makes an HTTP server that Close closes, whether it is serving yet or
@@ -67,7 +67,6 @@ func (s *Server) register(handler http.Handler, secure *tls.Config) *http.Server
 }
 
 func serve(server *http.Server, l net.Listener) error {
-	l = listener{l}
 	var err error
 	if server.TLSConfig != nil {
 		err = server.ServeTLS(l, "", "")
@@ -83,11 +82,12 @@ func serve(server *http.Server, l net.Listener) error {
 // Close stops serving.
 func (s *Server) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, server := range s.serving {
+	serving := s.serving
+	s.serving = nil
+	s.mu.Unlock()
+	for _, server := range serving {
 		_ = server.Close()
 	}
-	s.serving = nil
 }
 
 // selfSigned returns a certificate that is its own authority.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"testing"
+	"time"
 
 	"rpi-connect.dev/operator/internal/connectsim"
 )
@@ -178,5 +179,44 @@ func TestConnectionsThatDie(t *testing.T) {
 	giveUp()
 	if <-ended == nil {
 		t.Error("it was answered")
+	}
+}
+
+// A server that falls silent accepts and says nothing; what was open then stays
+// dead, as behind a load balancer that has forgotten it.
+func TestAServerThatFallsSilent(t *testing.T) {
+	for name, begin := range map[string]func(*testing.T) client{"HTTP/1.1": beginPlain, "HTTP/2": beginTLS} {
+		t.Run(name, func(t *testing.T) {
+			c := begin(t)
+			c.ask(t.Context(), reading)
+			another := c.keeping(c.http.Transport.(*http.Transport).Clone())
+			c.sim.SetSilent(true)
+			ctx, giveUp := context.WithCancel(t.Context())
+			ended := make(chan error)
+			for _, client := range []client{c, another} { // one that is connected, and one that is not
+				go func() {
+					_, err := client.ask(ctx, reading)
+					ended <- err
+				}()
+			}
+			select {
+			case err := <-ended:
+				t.Errorf("it was answered: %v", err)
+			case <-time.After(20 * time.Millisecond): // nothing comes, however long one waits
+			}
+			giveUp()
+			for range 2 {
+				if err := <-ended; err == nil {
+					t.Error("it was answered")
+				}
+			}
+			c.sim.SetSilent(false)
+			if h, err := c.keeping(c.http.Transport.(*http.Transport).Clone()).ask(t.Context(), reading); err != nil || h.status != http.StatusOK {
+				t.Errorf("a new connection: %v", err)
+			}
+			if got := c.sim.Count(""); got != 2 {
+				t.Errorf("%d requests were served", got)
+			}
+		})
 	}
 }

@@ -63,6 +63,9 @@ var deviceTable = []route{
 	{"POST", "/deployments/{id}/fail", "", failDeployment},
 }
 
+// routes are all of them.
+var routes = slices.Concat(table, deviceTable)
+
 // managed tells whether a path belongs to the Management API.
 func managed(path string) bool {
 	return path == "/organisation" || strings.HasPrefix(path, "/organisation/")
@@ -77,7 +80,7 @@ func managed(path string) bool {
 // say nothing are ignored, as the API's framework does.
 func (s *Server) find(r *http.Request) (path string, handle handler) {
 	parts := segments(r.URL.EscapedPath())
-	for _, row := range slices.Concat(table, deviceTable) {
+	for _, row := range routes {
 		id, matches := row.match(r.Method, parts)
 		if !matches {
 			continue
@@ -133,7 +136,7 @@ func checkPattern(pattern string) error {
 	}
 	method, path, hasPath := strings.Cut(pattern, " ")
 	var methods, paths []string
-	for _, row := range slices.Concat(table, deviceTable) {
+	for _, row := range routes {
 		if row.method == method && (row.path == path || !hasPath) {
 			return nil
 		}

@@ -108,6 +108,8 @@ type Server struct {
 	billing       bool // has been set up
 	changed       chan struct{}
 	serving       []*http.Server
+	connections   map[*connection]struct{}
+	silent        bool // nothing is said on any connection
 }
 
 // New returns a server without organisations.
@@ -144,6 +146,8 @@ func New(options Options) *Server {
 		latency: options.Latency,
 		billing: true,
 		changed: make(chan struct{}),
+
+		connections: map[*connection]struct{}{},
 	}
 }
 
