@@ -310,6 +310,14 @@ func (a *Admin) seed(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &seed) {
 		return
 	}
+	for _, so := range seed.Organisations {
+		for _, pi := range so.Pis {
+			if a.known(pi.Hostname) {
+				refuse(w, alreadyPluggedIn(pi.Hostname))
+				return
+			}
+		}
+	}
 	pis, err := a.server.Seed(seed)
 	if refuse(w, err) {
 		return

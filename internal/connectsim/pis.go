@@ -127,7 +127,7 @@ func (a *Admin) PlugIn(ctx context.Context, v VirtualPi) error {
 		return err
 	}
 	if a.known(v.Hostname) {
-		return mistake("there is a Pi called %s already", v.Hostname)
+		return alreadyPluggedIn(v.Hostname)
 	}
 	a.server.mu.Lock()
 	o, err := a.server.organisationNamed(v.Organisation)
@@ -153,12 +153,16 @@ func (a *Admin) PlugIn(ctx context.Context, v VirtualPi) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.pis[v.Hostname] != nil {
-		return mistake("there is a Pi called %s already", v.Hostname)
+		return alreadyPluggedIn(v.Hostname)
 	}
 	life, stop := context.WithCancel(a.ctx)
 	a.pis[v.Hostname] = &running{Pi: pi, organisation: o, stop: stop}
 	go pi.Run(life)
 	return nil
+}
+
+func alreadyPluggedIn(hostname string) error {
+	return mistake("there is a Pi called %s already", hostname)
 }
 
 func (a *Admin) known(hostname string) bool {

@@ -195,7 +195,7 @@ func (o *Organisation) checkSeed(so SeedOrganisation) error {
 		checkAll("deployments", so.Deployments, known.checkDeployment),
 		checkAll("pis", so.Pis, func(v VirtualPi) error {
 			if hosts[v.Hostname] {
-				return mistake("there is a Pi called %s already", v.Hostname)
+				return alreadyPluggedIn(v.Hostname)
 			}
 			hosts[v.Hostname] = true
 			return v.check()

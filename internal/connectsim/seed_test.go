@@ -62,6 +62,11 @@ func TestASeed(t *testing.T) {
 	if got := s.admin("GET", "/_sim/state", "").object()["shops"].(object)["devices"].([]any); len(got) != 1 {
 		t.Errorf("it has %v", got)
 	}
+	// A Pi that is there already is a mistake like any other.
+	s.admin("POST", "/_sim/seed", `{"organisations":[{"name":"third","pis":[{"hostname":"pi"}]}]}`).is(422)
+	if got := s.admin("GET", "/_sim/state", "").object()["third"]; got != nil {
+		t.Errorf("it made %v", got)
+	}
 	// More of it, by its name.
 	s.admin("POST", "/_sim/seed", `{"organisations":[{"name":"shops","devices":[{"name":"lamp"}]}]}`).is(204)
 	if got := s.admin("GET", "/_sim/state", "").object()["shops"].(object)["devices"].([]any); len(got) != 2 {

@@ -25,6 +25,8 @@
 //
 // Faults are injected by route ([Server.Inject]), time can be a [Clock] that only
 // moves when told to, and every request is in a journal ([Server.Journal]).
+// Devices can be virtual ([Pi]) or the vendor's clients: the side of the API that
+// they talk to is here as well. docs/simulator.md is the manual.
 package connectsim
 
 import (
