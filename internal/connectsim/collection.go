@@ -57,23 +57,26 @@ func (c *collection[T]) find(key string) *T {
 	return nil
 }
 
-// change lets an object be changed in a way that may move it, or change its keys.
-func (c *collection[T]) change(id string, change func(*T)) {
+// change lets an object be changed in a way that may move it, or change its keys;
+// it returns false if there is none.
+func (c *collection[T]) change(id string, change func(*T)) bool {
 	object, found := c.byID[id]
 	if !found {
-		return
+		return false
 	}
 	c.remove(id)
 	change(object)
 	c.add(id, object)
+	return true
 }
 
 // alter changes an object, if it is there, behind the API's back.
 func alter[T any](o *Organisation, c *collection[T], id string, change func(*T)) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	c.change(id, change)
-	o.server.touch()
+	if c.change(id, change) {
+		o.server.touch()
+	}
 }
 
 // copies returns the objects as they are now.

@@ -178,6 +178,7 @@ func (o *Organisation) ChangeDevice(id string, change func(*Device)) {
 func (o *Organisation) RestoreDevice(d Device) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
+	o.devices.remove(d.ID)
 	o.devices.add(d.ID, &d)
 	o.server.touch()
 }

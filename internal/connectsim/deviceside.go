@@ -49,7 +49,8 @@ func exchangeAuthKey(c *call) reply {
 			continue
 		}
 		k.ExchangedAt = c.server.now()
-		d := o.signIn(Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags})
+		known := o.devices.find(serialKey(serial))
+		d := o.signIn(known, Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags})
 		return ok(object{"access_token": d.token})
 	}
 	return c.unauthorized()
@@ -77,10 +78,11 @@ func exchangeIdentity(c *call) reply {
 		if i == nil {
 			continue
 		}
-		if d, found := o.devices.byID[i.DeviceID]; found {
-			serial = d.SerialNumber // its key is burnt into the board
+		known := o.devices.byID[i.DeviceID] // its key is burnt into the board
+		if known == nil {
+			known = o.devices.find(serialKey(serial))
 		}
-		d := o.signIn(Device{Name: orElse(i.DeviceName, host), SerialNumber: serial, Tags: i.Tags, IdentityID: i.ID})
+		d := o.signIn(known, Device{Name: orElse(i.DeviceName, host), SerialNumber: serial, Tags: i.Tags, IdentityID: i.ID})
 		i.DeviceID = d.ID
 		return ok(object{"device_id": d.ID, "access_token": d.token})
 	}
@@ -97,13 +99,12 @@ func (c *call) onTime() bool {
 	return err == nil && c.server.options.Now().Sub(time.Unix(seconds, 0)).Abs() <= maxSkew
 }
 
-// signIn gives a board a token of its own. A board that was here before stays the
-// device that it was, under its name, whatever it signs in with this time; the
-// token that it had is no longer good. What becomes of its tags then is
-// unpublished: those of the new key are taken, if it has any.
-func (o *Organisation) signIn(d Device) *Device {
+// signIn gives a board a token of its own. A board that is known stays the device
+// that it was, under its name, whatever it signs in with this time; the token that
+// it had is no longer good. What becomes of its tags then is unpublished: those of
+// the new key are taken, if it has any.
+func (o *Organisation) signIn(known *Device, d Device) *Device {
 	d.token = NewSecret("rpdev_")
-	known := o.devices.find(serialKey(d.SerialNumber))
 	if known == nil {
 		return o.addDevice(d)
 	}

@@ -78,6 +78,21 @@ func TestAnIdentityStaysOneDevice(t *testing.T) {
 	}
 	s.list(devices).has("serial_number", board)
 
+	// So does one whose board tells no number.
+	key, public = newKey(t)
+	s.org.AddDeviceIdentity(public, "no number", "", nil)
+	body = jsonOf(object{"public_key": public, "hostname": "x"})
+	for range 2 {
+		s.send(request{"POST", path, body, http.Header{
+			"Authorization":                nil,
+			"X-Connect-Identity-Signature": {sign(t, key, payload("POST", s.url+path, body, "Content-Type: application/json"))},
+		}}).is(200)
+	}
+	s.list(devices+"?query=x").has("serial_number", "")
+	key, public = newKey(t)
+	s.org.AddDeviceIdentity(public, "last", "pi5-003", nil)
+	first = s.send(s.exchangeIdentity(key, public)).is(200).object()
+
 	// Deleted, it comes back as another device.
 	s.call("DELETE", devices+"/"+first["device_id"].(string), nil).is(200)
 	if third := s.send(s.exchangeIdentity(key, public)).is(200).object(); third["device_id"] == first["device_id"] {
@@ -203,6 +218,7 @@ func TestEvents(t *testing.T) {
 	})
 	s := begin(t, connectsim.Options{})
 	device := s.exchange(s.org.AddAuthKey("lab", "", nil, 1).Secret)
+	s.send(request{"HEAD", "/events?channel=DeviceChannel", nil, bearer(device)}).is(200).empty()
 	if got, _ := s.listen(t.Context(), device, "OtherChannel"); got != 400 {
 		t.Errorf("another channel is answered %d", got)
 	}

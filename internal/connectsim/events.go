@@ -55,27 +55,40 @@ func events(c *call) reply {
 	case c.URL.Query().Get("channel") != "DeviceChannel":
 		return c.bad("There is no such channel")
 	}
-	s := &subscription{deviceID: c.device.ID, signal: make(chan struct{}, 1)}
-	s.events = []string{
+	o, id := c.org, c.device.ID
+	c.out.Set("Cache-Control", "no-store")
+	return reply{http.StatusOK, stream(func(w http.ResponseWriter, r *http.Request) { o.listen(w, r, id) })}
+}
+
+// subscribe lets a device hear of what is deployed to it from now on.
+func (o *Organisation) subscribe(deviceID string) *subscription {
+	s := &subscription{deviceID: deviceID, signal: make(chan struct{}, 1), events: []string{
 		"event: welcome\ndata: " + jsonOf(object{"type": "welcome", "sid": NewSecret("")}),
 		"event: confirm_subscription\ndata: " + jsonOf(object{"type": "confirm_subscription", "identifier": `{"channel":"DeviceChannel"}`}),
-	}
-	s.wake()
-	o := c.org
+	}}
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	_, there := o.devices.byID[deviceID]
+	s.over = !there // signed out a moment ago
 	o.subscriptions = append(o.subscriptions, s)
-	c.out.Set("Cache-Control", "no-store")
-	return reply{http.StatusOK, stream(func(w http.ResponseWriter, r *http.Request) { o.listen(w, r, s) })}
+	return s
+}
+
+func (o *Organisation) unsubscribe(s *subscription) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	o.subscriptions = slices.DeleteFunc(o.subscriptions, func(other *subscription) bool { return other == s })
 }
 
 // listen sends events until the device has gone, or has been signed out.
-func (o *Organisation) listen(w http.ResponseWriter, r *http.Request, s *subscription) {
+func (o *Organisation) listen(w http.ResponseWriter, r *http.Request, deviceID string) {
+	if r.Method == http.MethodHead {
+		return
+	}
+	s := o.subscribe(deviceID)
+	defer o.unsubscribe(s)
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
-	defer func() {
-		o.server.mu.Lock()
-		defer o.server.mu.Unlock()
-		o.subscriptions = slices.DeleteFunc(o.subscriptions, func(other *subscription) bool { return other == s })
-	}()
 	for {
 		o.server.mu.Lock()
 		due, over := s.events, s.over

@@ -92,8 +92,11 @@ type Injected struct {
 	skipped int
 	hits    int
 	off     bool
-	late    []func()
+	late    []*lateWork
 }
+
+// lateWork is a request that is still on its way.
+type lateWork struct{ arrive func() }
 
 // Inject makes the server fail as described, until the fault is used up or
 // cleared. It panics if the description is mistaken: no such route, or fields that
@@ -132,7 +135,7 @@ func (i *Injected) Land() int {
 	i.late = nil
 	i.server.mu.Unlock()
 	for _, work := range late {
-		work()
+		work.arrive()
 	}
 	return len(late)
 }
@@ -220,14 +223,15 @@ func (s *Server) prepare(c *call, fault Fault) {
 // workLater lets the work be done when nobody waits for it any more. The lock is
 // held.
 func (s *Server) workLater(c *call, handle handler, met *Injected, entry *noted) {
-	work := sync.OnceFunc(func() {
+	work := &lateWork{}
+	work.arrive = sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		c.out = http.Header{}
+		met.late = slices.DeleteFunc(met.late, func(other *lateWork) bool { return other == work })
 		entry.Late = s.work(c, handle).status
 	})
 	met.late = append(met.late, work)
-	time.AfterFunc(met.fault.Late, work)
+	time.AfterFunc(met.fault.Late, work.arrive)
 }
 
 // bend makes of the API's answer, if there is one, what the fault lets through.

@@ -195,11 +195,12 @@ func (v VirtualPi) signIn(ctx context.Context, pi *Pi, o *Organisation) error {
 		}
 	default:
 		o.server.mu.Lock()
-		id := o.signIn(Device{Name: v.Hostname, SerialNumber: v.SerialNumber, Tags: v.Tags}).ID
+		known := o.devices.find(serialKey(v.SerialNumber))
+		id := o.signIn(known, Device{Name: v.Hostname, SerialNumber: v.SerialNumber, Tags: v.Tags}).ID
 		o.server.mu.Unlock()
 		pi.SignedIn(o, id)
 	}
-	if d := pi.device(o); d != nil {
+	if d := pi.device(o); d != nil && v.Board != (Board{}) {
 		o.ChangeDevice(d.ID, v.describe)
 	}
 	return nil
