@@ -3,11 +3,6 @@
 package connectsim
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"maps"
 	"slices"
 	"strings"
@@ -51,7 +46,7 @@ var listings = map[string]*rows{
 	},
 	"/organisation/device-identities": {
 		insert: func(o *Organisation, name string) {
-			o.addIdentity(Identity{Description: name, PublicKey: newPublicKey()})
+			o.addIdentity(Identity{Description: name, PublicKey: publicPEM(newKey())})
 		},
 		remove: func(o *Organisation, name string) { each(o.identities, name, descriptionOf, o.removeIdentity) },
 		rename: func(o *Organisation, name, to string) {
@@ -118,11 +113,4 @@ func (ch *Change) check(route string) error {
 		return mistake("%s cannot be renamed into another place: they are not sorted by a name that changes", path)
 	}
 	return nil
-}
-
-// newPublicKey is the public half of a key whose private half nobody has.
-func newPublicKey() string {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // neither fails
-	der, _ := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }

@@ -5,6 +5,7 @@ package connectsim
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"net/http"
@@ -138,7 +139,7 @@ func (o *Organisation) addIdentity(i Identity) *Identity {
 	return &i
 }
 
-// fingerprint is the same for the same key.
+// fingerprint is the same for the same key: its DER.
 func fingerprint(key *ecdsa.PublicKey) string {
 	der, _ := x509.MarshalPKIXPublicKey(key) // P-256 always has one
 	return string(der)
@@ -159,6 +160,17 @@ func parseKey(text string) *ecdsa.PublicKey {
 		return nil
 	}
 	return key
+}
+
+// newKey is the key of a device.
+func newKey() *ecdsa.PrivateKey {
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // never fails
+	return key
+}
+
+// publicPEM is the public half of a key in PEM.
+func publicPEM(key *ecdsa.PrivateKey) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte(fingerprint(&key.PublicKey))}))
 }
 
 // DeviceIdentities returns the organisation's identities.

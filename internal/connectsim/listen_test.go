@@ -6,12 +6,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
-	"time"
 
 	"rpi-connect.dev/operator/internal/connectsim"
 )
@@ -21,6 +21,9 @@ type client struct {
 	stage
 
 	http *http.Client
+	// reached is told when a request has been written, or a new connection has
+	// been accepted.
+	reached func()
 }
 
 // beginTLS serves with TLS, to a client that trusts it.
@@ -68,7 +71,16 @@ type heard struct {
 // ask sends a request.
 func (c client) ask(ctx context.Context, r request) (h heard, err error) {
 	c.Helper()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { h.reused = info.Reused }})
+	reached := func() {
+		if c.reached != nil {
+			c.reached()
+		}
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:      func(info httptrace.GotConnInfo) { h.reused = info.Reused },
+		ConnectDone:  func(string, string, error) { reached() },
+		WroteRequest: func(httptrace.WroteRequestInfo) { reached() },
+	})
 	body, _ := r.body.(string)
 	req, _ := http.NewRequestWithContext(ctx, r.method, c.url+r.path, strings.NewReader(body))
 	req.Header = bearer(token)
@@ -194,20 +206,18 @@ func TestAServerThatFallsSilent(t *testing.T) {
 			ctx, giveUp := context.WithCancel(t.Context())
 			ended := make(chan error)
 			for _, client := range []client{c, another} { // one that is connected, and one that is not
+				reached := make(chan struct{}, 10)
+				client.reached = func() { reached <- struct{}{} }
 				go func() {
 					_, err := client.ask(ctx, reading)
 					ended <- err
 				}()
-			}
-			select {
-			case err := <-ended:
-				t.Errorf("it was answered: %v", err)
-			case <-time.After(20 * time.Millisecond): // nothing comes, however long one waits
+				<-reached
 			}
 			giveUp()
 			for range 2 {
-				if err := <-ended; err == nil {
-					t.Error("it was answered")
+				if err := <-ended; !errors.Is(err, context.Canceled) {
+					t.Errorf("it ended with %v", err)
 				}
 			}
 			c.sim.SetSilent(false)

@@ -8,11 +8,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,13 +85,8 @@ func (p *Pi) SignInWithAuthKey(ctx context.Context, key string) error {
 
 // SignInWithIdentity exchanges the identity of the key, proving to hold it.
 func (p *Pi) SignInWithIdentity(ctx context.Context, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return err
-	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	return p.signIn(ctx, "/client/device-identity-exchange", map[string]string{
-		"client_id": "connectsim", "public_key": string(public), "hostname": p.Hostname, "serial_number": p.SerialNumber,
+		"client_id": "connectsim", "public_key": publicPEM(key), "hostname": p.Hostname, "serial_number": p.SerialNumber,
 	}, key)
 }
 

@@ -4,12 +4,8 @@ package connectsim
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"net/http"
@@ -179,17 +175,9 @@ func (v VirtualPi) signIn(ctx context.Context, pi *Pi, o *Organisation) error {
 			return err
 		}
 	case v.Identity:
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return err
-		}
-		der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		if err != nil {
-			return err
-		}
-		public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		key := newKey()
 		// As the vendor's provisioner describes them.
-		o.AddDeviceIdentity(public, fmt.Sprintf("connectsim Raspberry Pi %s %s", orElse(models[v.Model], "5"), v.SerialNumber), v.Hostname, v.Tags)
+		o.AddDeviceIdentity(publicPEM(key), fmt.Sprintf("connectsim Raspberry Pi %s %s", orElse(models[v.Model], "5"), v.SerialNumber), v.Hostname, v.Tags)
 		if err := pi.SignInWithIdentity(ctx, key); err != nil {
 			return err
 		}

@@ -340,7 +340,7 @@ func (o *Organisation) sow(so SeedOrganisation) {
 		o.addDevice(device)
 	}
 	for _, i := range so.DeviceIdentities {
-		made := o.addIdentity(Identity{Description: i.Description, DeviceName: i.DeviceName, Tags: i.Tags, PublicKey: orElse(i.PublicKey, newPublicKey())})
+		made := o.addIdentity(Identity{Description: i.Description, DeviceName: i.DeviceName, Tags: i.Tags, PublicKey: orElse(i.PublicKey, publicPEM(newKey()))})
 		if d := o.deviceCalled(i.Device); d != nil {
 			made.DeviceID, d.IdentityID = d.ID, made.ID
 		}
