@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Connectsim serves the Raspberry Pi Connect Management API from memory, to try
-// clients against it.
+// clients against it. docs/simulator.md is its manual.
 package main
 
 import (
@@ -9,8 +9,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
@@ -21,62 +21,161 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "connectsim:", err)
-		os.Exit(1)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has been called
 	}
 }
 
-func run() error {
-	address := flag.String("addr", "127.0.0.1:8080", "address to listen on")
-	revision := flag.String("revision", string(connectsim.Current), "revision of the API: current or older")
-	window := flag.Duration("window", time.Hour, "length of the rate limit's window")
-	limit := flag.Int("rate-limit", 5000, "requests per access token and window")
-	latency := flag.Duration("latency", 0, "time that every answer takes")
-	token := flag.String("token", "", "access token of the organisation (default: a new one)")
-	pis := flag.Int("pis", 0, "virtual Raspberry Pis that are signed in and take deployments")
-	flag.Usage = func() {
-		_, _ = fmt.Fprintf(flag.CommandLine.Output(), "Connectsim serves the Raspberry Pi Connect Management API from memory.\n\nUsage: connectsim [flags]\n\n")
-		flag.PrintDefaults()
-	}
-	flag.Parse()
-	switch connectsim.Revision(*revision) {
-	case connectsim.Current, connectsim.Older:
-	default:
-		return fmt.Errorf("--revision %q: give current or older", *revision)
-	}
-	if *token == "" {
-		*token = connectsim.NewSecret("rporg_")
-	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	server := connectsim.New(connectsim.Options{
-		Revision: connectsim.Revision(*revision), Window: *window, RateLimit: *limit, Latency: *latency,
-	})
-	organisation := server.AddOrganisation(*token)
-
-	listener, err := net.Listen("tcp", *address)
+// run serves until the context ends.
+func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) error {
+	o, err := parse(arguments, stderr)
 	if err != nil {
 		return err
 	}
-	baseURL := "http://" + listener.Addr().String()
-	serving := &http.Server{Handler: server.Admin(ctx, baseURL), ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		<-ctx.Done()
-		_ = serving.Close()
-	}()
-	for i := range *pis {
-		pi := connectsim.NewPi(baseURL, "pi-"+strconv.Itoa(i+1), fmt.Sprintf("10000000%08x", i+1))
-		device := organisation.AddDevice(connectsim.Device{Name: pi.Hostname, SerialNumber: pi.SerialNumber, Model: "5", Memory: "8gb", OS: "raspios-13"})
-		pi.SignedIn(organisation, device.ID)
-		pi.Behave(connectsim.Behaviour{WorkTime: 2 * time.Second})
-		go pi.Run(ctx)
-	}
-	fmt.Printf("The Connect Management API (%s revision) is at %s\n\n  curl -H 'Authorization: Bearer %s' %s/organisation/devices\n\nFaults, journal and state are under %s/_sim/. Ctrl-C ends.\n",
-		*revision, baseURL, *token, baseURL, baseURL)
-	if err := serving.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	o.Clock = connectsim.NewRunningClock(o.begin)
+	server := connectsim.New(o.Options)
+	defer server.Close()
+	pis, err := o.populate(server)
+	if err != nil {
 		return err
 	}
-	return nil
+
+	listener, err := net.Listen("tcp", o.address)
+	if err != nil {
+		return err
+	}
+	scheme := "http"
+	if o.secure != nil {
+		scheme = "https"
+	}
+	baseURL := scheme + "://" + listener.Addr().String()
+	admin := server.Admin(ctx, local(scheme, listener.Addr()))
+	ended := make(chan error, 1)
+	go func() {
+		if o.admin || loopback(listener.Addr()) {
+			ended <- server.Serve(listener, admin, o.secure)
+			return
+		}
+		ended <- server.Serve(listener, server, o.secure)
+	}()
+	for _, pi := range pis {
+		if err := admin.PlugIn(ctx, pi); err != nil {
+			return err
+		}
+	}
+	if first := server.Tokens()[0].Token; o.revokeAfter > 0 {
+		defer time.AfterFunc(o.revokeAfter, func() { server.RevokeToken(first) }).Stop()
+	}
+	o.announce(stdout, stderr, server, baseURL, loopback(listener.Addr()))
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-ended:
+		return err
+	}
+}
+
+// populate makes what there is to begin with; it returns the Pis, which need a
+// server to sign in to.
+func (o *options) populate(server *connectsim.Server) ([]connectsim.VirtualPi, error) {
+	tokens := o.tokens
+	for i := range o.seed.Organisations {
+		if so := &o.seed.Organisations[i]; so.Token == "" && len(tokens) > 0 {
+			so.Token, tokens = tokens[0], tokens[1:]
+		}
+	}
+	pis, err := server.Seed(o.seed)
+	if err != nil {
+		return nil, fmt.Errorf("--seed: %w", err)
+	}
+	for _, token := range tokens {
+		if server.Organisation(token) == nil {
+			server.AddOrganisation(token)
+		}
+	}
+	for len(server.Tokens()) < max(1, o.organisations) {
+		server.AddOrganisation(connectsim.NewSecret("rporg_"))
+	}
+	more, err := server.Seed(connectsim.Seed{Organisations: []connectsim.SeedOrganisation{{
+		Name: server.Tokens()[0].Organisation, Devices: someDevices(o.devices), Pis: somePis(o.pis),
+	}}})
+	if err != nil {
+		return nil, fmt.Errorf("--devices and --pis beside --seed: %w", err)
+	}
+	for _, fault := range o.faults {
+		server.Inject(fault)
+	}
+	server.SetBilling(!o.noBilling)
+	server.SpendAll(o.spent)
+	return append(pis, more...), nil
+}
+
+// boards are what a fleet is made of.
+var boards = []connectsim.Board{
+	{Model: "5", Memory: "8gb", OS: "raspios-13"},
+	{Model: "cm5lite", Memory: "4gb", OS: "raspios-13"},
+	{Model: "4b", Memory: "2gb", OS: "raspios-12"},
+	{Model: "zero2w", Memory: "512mb", OS: "raspios-13"},
+	{OldClient: true},
+}
+
+// someDevices are signed in and offline: nobody takes their deployments.
+func someDevices(n int) []connectsim.SeedDevice {
+	devices := make([]connectsim.SeedDevice, n)
+	for i := range devices {
+		devices[i] = connectsim.SeedDevice{Name: fmt.Sprintf("device-%03d", i+1), SerialNumber: fmt.Sprintf("20000000%08x", i+1), Board: boards[i%len(boards)]}
+	}
+	return devices
+}
+
+// somePis take deployments.
+func somePis(n int) []connectsim.VirtualPi {
+	pis := make([]connectsim.VirtualPi, n)
+	for i := range pis {
+		pis[i] = connectsim.VirtualPi{
+			Hostname: "pi-" + strconv.Itoa(i+1), SerialNumber: fmt.Sprintf("10000000%08x", i+1), Board: boards[0],
+			Steering: connectsim.Steering{WorkMilliseconds: new(2000)},
+		}
+	}
+	return pis
+}
+
+// announce says where everything is.
+func (o *options) announce(stdout, stderr io.Writer, server *connectsim.Server, baseURL string, loopback bool) {
+	seen := baseURL
+	if o.PublicURL != "" {
+		seen = o.PublicURL
+	}
+	_, _ = fmt.Fprintf(stdout, "The Connect Management API (%s revision) is at %s\n\n", o.Revision, seen)
+	for _, t := range server.Tokens() {
+		_, _ = fmt.Fprintf(stdout, "  curl -H 'Authorization: Bearer %s' %s/organisation/devices # %s\n", t.Token, seen, t.Organisation)
+	}
+	switch {
+	case o.admin && !loopback:
+		_, _ = fmt.Fprintf(stderr, "\nWarning: whoever reaches %s controls the simulator under /_sim/, without a token.\n", baseURL)
+	case !loopback:
+		_, _ = fmt.Fprintf(stderr, "\nFaults, journal and state (/_sim/) are not served beyond loopback; --admin serves them to whoever reaches %s.\n", baseURL)
+	default:
+		_, _ = fmt.Fprintf(stdout, "\nFaults, journal, state and Pis are under %s/_sim/. Ctrl-C ends.\n", baseURL)
+	}
+}
+
+// loopback tells whether only this machine reaches an address.
+func loopback(address net.Addr) bool {
+	tcp, ok := address.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// local is how this program reaches itself, whatever it listens on.
+func local(scheme string, address net.Addr) string {
+	host := address.String()
+	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		host = net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	}
+	return scheme + "://" + host
 }

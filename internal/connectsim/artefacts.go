@@ -34,7 +34,7 @@ func createArtefact(c *call) reply {
 		return validation("Uri can't be blank")
 	case !isHex(checksum, 64):
 		return validation("Checksum is invalid")
-	case c.org.artefactByName(name) != nil:
+	case c.org.artefacts.find(name) != nil:
 		return validation("Name has already been taken")
 	}
 	return created(showArtefact(c.org.addArtefact(name, uri, checksum)))
@@ -66,17 +66,8 @@ func deleteArtefact(c *call) reply {
 	case a.Deployed:
 		return invalid("Cannot delete artefacts that have been deployed")
 	}
-	c.org.artefacts.remove(a.ID)
-	c.server.touch()
+	c.org.removeArtefact(a)
 	return c.deleted(showArtefact(a))
-}
-
-func (o *Organisation) artefactByName(name string) *Artefact {
-	at, found := slices.BinarySearchFunc(o.artefacts.sorted, name, func(a *Artefact, name string) int { return strings.Compare(a.Name, name) })
-	if !found {
-		return nil
-	}
-	return o.artefacts.sorted[at]
 }
 
 func (o *Organisation) addArtefact(name, uri, checksum string) *Artefact {
@@ -84,6 +75,11 @@ func (o *Organisation) addArtefact(name, uri, checksum string) *Artefact {
 	o.artefacts.add(a.ID, a)
 	o.server.touch()
 	return a
+}
+
+func (o *Organisation) removeArtefact(a *Artefact) {
+	o.artefacts.remove(a.ID)
+	o.server.touch()
 }
 
 // Artefacts returns the organisation's artefacts.
@@ -105,8 +101,9 @@ func (o *Organisation) AddArtefact(name, uri, checksum string) Artefact {
 func (o *Organisation) RemoveArtefact(id string) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	o.artefacts.remove(id)
-	o.server.touch()
+	if a, found := o.artefacts.byID[id]; found {
+		o.removeArtefact(a)
+	}
 }
 
 // MarkDeployed makes the API keep an artefact for ever.

@@ -54,14 +54,7 @@ func createAuthKey(c *call) reply {
 	case !validTags || !goodTags(tags):
 		return validation("Tags are invalid")
 	}
-	now := c.server.now()
-	c.org.sequence++
-	k := &AuthKey{
-		ID: newID(), Description: description, DeviceName: name, Tags: tags, Secret: NewSecret("rpoak_"),
-		CreatedAt: now, ExpiresAt: now.AddDate(0, 0, days), sequence: c.org.sequence,
-	}
-	c.org.authKeys.add(k.ID, k)
-	c.server.touch()
+	k := c.org.addAuthKey(AuthKey{Description: description, DeviceName: name, Tags: tags}, days)
 	answer := c.showAuthKey(k)
 	answer["secret"] = k.Secret
 	return created(answer)
@@ -98,7 +91,7 @@ func getAuthKey(c *call) reply {
 
 func updateAuthKey(c *call) reply {
 	k, found := c.org.authKeys.byID[c.PathValue("id")]
-	p, valid := c.params(true)
+	p, valid := c.params(false)
 	switch {
 	case !found:
 		return c.notFound()
@@ -133,9 +126,28 @@ func deleteAuthKey(c *call) reply {
 	if !found {
 		return c.notFound()
 	}
-	c.org.authKeys.remove(k.ID)
-	c.server.touch()
+	c.org.removeAuthKey(k)
 	return c.deleted(c.showAuthKey(k))
+}
+
+// addAuthKey makes a key that is good for a number of days. A secret that it has
+// already is kept.
+func (o *Organisation) addAuthKey(k AuthKey, days int) *AuthKey {
+	o.sequence++
+	k.ID, k.sequence = newID(), o.sequence
+	if k.Secret == "" {
+		k.Secret = NewSecret("rpoak_")
+	}
+	k.CreatedAt = o.server.now()
+	k.ExpiresAt = k.CreatedAt.AddDate(0, 0, days)
+	o.authKeys.add(k.ID, &k)
+	o.server.touch()
+	return &k
+}
+
+func (o *Organisation) removeAuthKey(k *AuthKey) {
+	o.authKeys.remove(k.ID)
+	o.server.touch()
 }
 
 // AuthKeys returns the organisation's keys, with their secrets.
@@ -149,23 +161,16 @@ func (o *Organisation) AuthKeys() []AuthKey {
 func (o *Organisation) RemoveAuthKey(id string) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	o.authKeys.remove(id)
-	o.server.touch()
+	if k, found := o.authKeys.byID[id]; found {
+		o.removeAuthKey(k)
+	}
 }
 
 // AddAuthKey makes a key, as another person would.
 func (o *Organisation) AddAuthKey(description, deviceName string, tags []string, days int) AuthKey {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	now := o.server.now()
-	o.sequence++
-	k := &AuthKey{
-		ID: newID(), Description: description, DeviceName: deviceName, Tags: tags, Secret: NewSecret("rpoak_"),
-		CreatedAt: now, ExpiresAt: now.AddDate(0, 0, days), sequence: o.sequence,
-	}
-	o.authKeys.add(k.ID, k)
-	o.server.touch()
-	return *k
+	return *o.addAuthKey(AuthKey{Description: description, DeviceName: deviceName, Tags: tags}, days)
 }
 
 var tagPattern = regexp.MustCompile(`^[a-z0-9_-]{1,30}$`)

@@ -4,6 +4,7 @@ package connectsim
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -17,6 +18,9 @@ const (
 	Failed     = "failed"
 	Cancelled  = "cancelled"
 )
+
+// states are all of them.
+var states = []string{Pending, InProgress, Succeeded, Failed, Cancelled}
 
 // Deployment is one artefact on its way to one device.
 type Deployment struct {
@@ -75,6 +79,7 @@ func (o *Organisation) addDeployment(deviceID, artefactID string) *Deployment {
 	}
 	o.deployments[d.ID] = d
 	o.runs[deviceID] = append(o.runs[deviceID], d)
+	o.tell(deviceID, "data: "+jsonOf(object{"command": "deploy", "data": object{"id": d.ID}}))
 	o.server.touch()
 	return d
 }
@@ -92,7 +97,7 @@ func listDeployments(c *call) reply {
 	if c.older() {
 		state = ""
 	}
-	if state != "" && !slices.Contains([]string{Pending, InProgress, Succeeded, Failed, Cancelled}, state) {
+	if state != "" && !slices.Contains(states, state) {
 		return reply{http.StatusBadRequest, message{`Unknown state "` + state + `"`}}
 	}
 	all := c.org.deploymentsOf(c.PathValue("id"))
@@ -138,12 +143,12 @@ func (o *Organisation) Deployments(deviceID string) []Deployment {
 	if deviceID != "" {
 		return copies(o.deploymentsOf(deviceID))
 	}
-	var all []*Deployment
-	for _, d := range o.deployments {
-		all = append(all, d)
-	}
-	slices.SortFunc(all, func(a, b *Deployment) int { return cmp.Compare(b.sequence, a.sequence) })
-	return copies(all)
+	return copies(o.allDeployments())
+}
+
+// allDeployments are those of all devices, the newest first.
+func (o *Organisation) allDeployments() []*Deployment {
+	return slices.SortedFunc(maps.Values(o.deployments), func(a, b *Deployment) int { return cmp.Compare(b.sequence, a.sequence) })
 }
 
 // AddDeployment deploys an artefact to a device, as another person would.
@@ -164,74 +169,4 @@ func (o *Organisation) MoveDeployment(id, state, reason string) {
 	if d, found := o.deployments[id]; found {
 		o.move(d, state, reason)
 	}
-}
-
-// pendingDeployments, startDeployment, completeDeployment and failDeployment are
-// what the device asks and says.
-func pendingDeployments(c *call) reply {
-	if !c.authenticated() {
-		return c.unauthorized()
-	}
-	rows := []object{}
-	for _, d := range c.org.deploymentsOf(c.device.ID) {
-		if d.State == Pending {
-			rows = append(rows, object{"id": d.ID})
-		}
-	}
-	if len(rows) == 0 {
-		return reply{http.StatusNoContent, nil}
-	}
-	return ok(object{"deployments": rows})
-}
-
-// own finds the device's own deployment, if it is in the state that it has to
-// leave.
-func (c *call) own(state string) (*Deployment, *reply) {
-	if !c.authenticated() {
-		r := c.unauthorized()
-		return nil, &r
-	}
-	d, found := c.org.deployments[c.PathValue("id")]
-	if !found || d.DeviceID != c.device.ID {
-		r := c.notFound()
-		return nil, &r
-	}
-	if d.State != state {
-		r := invalid(`Deployment is in state "` + d.State + `"`)
-		return nil, &r
-	}
-	return d, nil
-}
-
-func startDeployment(c *call) reply {
-	d, refusal := c.own(Pending)
-	if refusal != nil {
-		return *refusal
-	}
-	artefact, found := c.org.artefacts.byID[d.ArtefactID]
-	if !found {
-		return c.notFound()
-	}
-	c.org.move(d, InProgress, "")
-	return ok(object{"artefact": object{"uri": artefact.URI, "checksum": artefact.Checksum}})
-}
-
-func completeDeployment(c *call) reply {
-	d, refusal := c.own(InProgress)
-	if refusal != nil {
-		return *refusal
-	}
-	c.org.move(d, Succeeded, "")
-	return reply{http.StatusNoContent, nil}
-}
-
-func failDeployment(c *call) reply {
-	d, refusal := c.own(InProgress)
-	if refusal != nil {
-		return *refusal
-	}
-	p, _ := c.params(false)
-	reason, _ := p.text("reason")
-	c.org.move(d, Failed, reason)
-	return reply{http.StatusNoContent, nil}
 }

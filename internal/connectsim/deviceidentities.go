@@ -5,10 +5,8 @@ package connectsim
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/sha256"
+	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/pem"
 	"net/http"
 	"strings"
@@ -24,7 +22,7 @@ type Identity struct {
 	// exchanged. The API never shows it.
 	DeviceID string
 
-	key *ecdsa.PublicKey
+	fingerprint string // of the key, however its PEM is written
 }
 
 func showIdentity(i *Identity) object {
@@ -44,6 +42,7 @@ func createIdentity(c *call) reply {
 	name, _ := p.text("device_name")
 	tags, _, validTags := p.tags()
 	key := parseKey(text)
+	expected := c.toBeSigned("Authorization", "Content-Type", "Accept")
 	switch {
 	case key == nil:
 		return validation("Public key is invalid")
@@ -51,20 +50,15 @@ func createIdentity(c *call) reply {
 		return validation("Description can't be blank")
 	case !c.older() && (!validTags || !goodTags(tags)):
 		return validation("Tags are invalid")
-	case !c.signedWith(key, true):
-		return invalid("The signature is invalid")
-	case c.org.identityByKey(key) != nil:
+	case !c.signed(key, expected):
+		return c.badSignature(http.StatusUnprocessableEntity, "Validation failed: Signature is invalid", expected)
+	case c.org.identities.find(fingerprint(key)) != nil:
 		return validation("Public key has already been taken")
 	}
-	i := &Identity{
-		ID: newID(), Description: description, DeviceName: name, PublicKey: text, Tags: tags,
-		CreatedAt: c.server.now(), key: key,
-	}
 	if c.older() {
-		i.Tags = nil
+		tags = nil
 	}
-	c.org.identities.add(i.ID, i)
-	c.server.touch()
+	i := c.org.addIdentity(Identity{Description: description, DeviceName: name, PublicKey: text, Tags: tags})
 	answer := showIdentity(i)
 	if c.older() {
 		delete(answer, "tags")
@@ -86,7 +80,7 @@ func getIdentity(c *call) reply {
 
 func updateIdentity(c *call) reply {
 	i, found := c.org.identities.byID[c.PathValue("id")]
-	p, valid := c.params(true)
+	p, valid := c.params(false)
 	switch {
 	case !found:
 		return c.notFound()
@@ -101,7 +95,7 @@ func updateIdentity(c *call) reply {
 	case i.DeviceID == "" && (!validTags || !goodTags(tags)):
 		return validation("Tags are invalid")
 	}
-	c.org.identities.change(i.ID, i, func() {
+	c.org.identities.change(i.ID, func(i *Identity) {
 		if hasDescription {
 			i.Description = description
 		}
@@ -130,54 +124,25 @@ func deleteIdentity(c *call) reply {
 
 // removeIdentity takes the device with it that the identity has become.
 func (o *Organisation) removeIdentity(i *Identity) {
-	if i.DeviceID != "" {
-		o.removeDevice(i.DeviceID)
+	if d, found := o.devices.byID[i.DeviceID]; found {
+		o.removeDevice(d)
 	}
 	o.identities.remove(i.ID)
 	o.server.touch()
 }
 
-func (o *Organisation) identityByKey(key *ecdsa.PublicKey) *Identity {
-	for _, i := range o.identities.sorted {
-		if i.key.Equal(key) {
-			return i
-		}
-	}
-	return nil
+// addIdentity registers a key that has been parsed before.
+func (o *Organisation) addIdentity(i Identity) *Identity {
+	i.ID, i.CreatedAt, i.fingerprint = newID(), o.server.now(), fingerprint(parseKey(i.PublicKey))
+	o.identities.add(i.ID, &i)
+	o.server.touch()
+	return &i
 }
 
-// signedWith verifies X-Connect-Identity-Signature: over the method, the URL, the
-// Authorization where there is one, the Content-Type, the Accept header if the
-// request has one, and the hash of the body.
-func (c *call) signedWith(key *ecdsa.PublicKey, authorised bool) bool {
-	signature, err := base64.StdEncoding.DecodeString(c.Header.Get("X-Connect-Identity-Signature"))
-	if err != nil {
-		return false
-	}
-	sum := sha256.Sum256(c.body)
-	lines := []string{c.Method, c.url()}
-	if authorised {
-		lines = append(lines, "Authorization: "+c.Header.Get("Authorization"))
-	}
-	lines = append(lines, "Content-Type: "+c.Header.Get("Content-Type"))
-	if accept, has := c.Header["Accept"]; has {
-		lines = append(lines, "Accept: "+strings.Join(accept, ", "))
-	}
-	lines = append(lines, hex.EncodeToString(sum[:]))
-	digest := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return ecdsa.VerifyASN1(key, digest[:], signature)
-}
-
-// url is the full URL as the client sees it.
-func (c *call) url() string {
-	if c.server.options.PublicURL != "" {
-		return c.server.options.PublicURL + c.URL.RequestURI()
-	}
-	scheme := "http"
-	if c.TLS != nil {
-		scheme = "https"
-	}
-	return scheme + "://" + c.Host + c.URL.RequestURI()
+// fingerprint is the same for the same key: its DER.
+func fingerprint(key *ecdsa.PublicKey) string {
+	der, _ := x509.MarshalPKIXPublicKey(key) // P-256 always has one
+	return string(der)
 }
 
 // parseKey reads a public key on P-256; nil if it is none.
@@ -197,6 +162,17 @@ func parseKey(text string) *ecdsa.PublicKey {
 	return key
 }
 
+// newKey is the key of a device.
+func newKey() *ecdsa.PrivateKey {
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // never fails
+	return key
+}
+
+// publicPEM is the public half of a key in PEM.
+func publicPEM(key *ecdsa.PrivateKey) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte(fingerprint(&key.PublicKey))}))
+}
+
 // DeviceIdentities returns the organisation's identities.
 func (o *Organisation) DeviceIdentities() []Identity {
 	o.server.mu.Lock()
@@ -209,17 +185,10 @@ func (o *Organisation) DeviceIdentities() []Identity {
 func (o *Organisation) AddDeviceIdentity(publicKey, description, deviceName string, tags []string) Identity {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	key := parseKey(publicKey)
-	if key == nil {
+	if parseKey(publicKey) == nil {
 		return Identity{}
 	}
-	i := &Identity{
-		ID: newID(), Description: description, DeviceName: deviceName, PublicKey: publicKey, Tags: tags,
-		CreatedAt: o.server.now(), key: key,
-	}
-	o.identities.add(i.ID, i)
-	o.server.touch()
-	return *i
+	return *o.addIdentity(Identity{Description: description, DeviceName: deviceName, PublicKey: publicKey, Tags: tags})
 }
 
 // ChangeDeviceIdentity changes an identity, as another person would.
@@ -234,39 +203,4 @@ func (o *Organisation) RemoveDeviceIdentity(id string) {
 	if i, found := o.identities.byID[id]; found {
 		o.removeIdentity(i)
 	}
-}
-
-// exchangeIdentity makes a device of an identity: it is the device that proves to
-// hold the key.
-func exchangeIdentity(c *call) reply {
-	p, _ := c.params(false)
-	text, _ := p.text("public_key")
-	host, _ := p.text("hostname")
-	serial, _ := p.text("serial_number")
-	key := parseKey(text)
-	if key == nil || !c.signedWith(key, false) {
-		return c.unauthorized()
-	}
-	for _, o := range c.server.organisations {
-		i := o.identityByKey(key)
-		if i == nil {
-			continue
-		}
-		d := o.devices.byID[i.DeviceID]
-		if d == nil {
-			d = o.addDevice(Device{Name: orElse(i.DeviceName, host), SerialNumber: serial, Tags: i.Tags, IdentityID: i.ID})
-			i.DeviceID = d.ID
-		}
-		d.token = NewSecret("rpdev_")
-		c.server.touch()
-		return reply{http.StatusOK, object{"device_id": d.ID, "access_token": d.token}}
-	}
-	return c.notFound()
-}
-
-func orElse(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
 }

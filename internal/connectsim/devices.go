@@ -3,7 +3,6 @@
 package connectsim
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 )
@@ -18,29 +17,39 @@ type Device struct {
 	Model, Memory, OS string
 	// IdentityID is the identity that it signed in with, if it was one.
 	IdentityID string
+	// Capabilities are what the device has declared that it can do: "vnc",
+	// "shell" and "ota" are each "enabled", "available" or "unavailable". The
+	// Management API never shows them.
+	Capabilities map[string]string
 
 	token string
 }
 
-func showDevice(d *Device) object {
-	o := object{
-		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
-		"board": nil, "os": nil, "kernel_architecture": nil,
+// keys are what a device is found by.
+func (d *Device) keys() []string { return []string{d.token, serialKey(d.SerialNumber)} }
+
+// serialKey is what the device on a board is found by; empty if there is none to
+// be found.
+func serialKey(serial string) string {
+	if serial == "" {
+		return ""
 	}
+	return "serial " + strings.ToLower(serial)
+}
+
+func showDevice(d *Device) object {
 	filters := object{}
 	for name, value := range map[string]string{"model": d.Model, "memory": d.Memory, "os": d.OS} {
 		if value != "" {
 			filters[name] = value
 		}
 	}
-	o["filters"] = filters
-	if d.Model != "" {
-		o["board"] = object{"model": "Raspberry Pi " + strings.ToUpper(d.Model), "revision": "1.0", "memory": orNull(d.Memory)}
+	o := object{
+		"id": d.ID, "name": d.Name, "serial_number": d.SerialNumber, "tags": tagged(d.Tags),
+		"board": showBoard(d.Model, d.Memory), "os": showOS(d.OS), "kernel_architecture": nil, "filters": filters,
 	}
 	if d.OS != "" {
-		name, version, _ := strings.Cut(d.OS, "-")
-		o["os"] = object{"name": name, "version": version}
-		o["kernel_architecture"] = "aarch64"
+		o["kernel_architecture"] = architecture(d.Model)
 	}
 	return o
 }
@@ -90,7 +99,7 @@ func getDevice(c *call) reply {
 
 func updateDevice(c *call) reply {
 	d, found := c.org.devices.byID[c.PathValue("id")]
-	p, valid := c.params(true)
+	p, valid := c.params(false)
 	switch {
 	case !found:
 		return c.notFound()
@@ -105,7 +114,7 @@ func updateDevice(c *call) reply {
 	case !validTags || !goodTags(tags):
 		return validation("Tags are invalid")
 	}
-	c.org.devices.change(d.ID, d, func() {
+	c.org.devices.change(d.ID, func(d *Device) {
 		if hasName {
 			d.Name = name
 		}
@@ -122,8 +131,7 @@ func deleteDevice(c *call) reply {
 	if !found {
 		return c.notFound()
 	}
-	c.org.removeDevice(d.ID)
-	c.server.touch()
+	c.org.removeDevice(d)
 	return c.deleted(showDevice(d))
 }
 
@@ -136,12 +144,14 @@ func (o *Organisation) addDevice(d Device) *Device {
 }
 
 // removeDevice signs a device out: its token and its deployments go with it.
-func (o *Organisation) removeDevice(id string) {
-	o.devices.remove(id)
-	for _, d := range o.runs[id] {
-		delete(o.deployments, d.ID)
+func (o *Organisation) removeDevice(d *Device) {
+	o.devices.remove(d.ID)
+	for _, run := range o.runs[d.ID] {
+		delete(o.deployments, run.ID)
 	}
-	delete(o.runs, id)
+	delete(o.runs, d.ID)
+	o.endSubscriptions(d.ID)
+	o.server.touch()
 }
 
 // Devices returns the organisation's devices.
@@ -168,6 +178,7 @@ func (o *Organisation) ChangeDevice(id string, change func(*Device)) {
 func (o *Organisation) RestoreDevice(d Device) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
+	o.devices.remove(d.ID)
 	o.devices.add(d.ID, &d)
 	o.server.touch()
 }
@@ -176,40 +187,7 @@ func (o *Organisation) RestoreDevice(d Device) {
 func (o *Organisation) RemoveDevice(id string) {
 	o.server.mu.Lock()
 	defer o.server.mu.Unlock()
-	o.removeDevice(id)
-	o.server.touch()
-}
-
-// authenticated finds the device of a request on the device side.
-func (c *call) authenticated() bool {
-	token := c.token()
-	for _, o := range c.server.organisations {
-		for _, d := range o.devices.sorted {
-			if token != "" && d.token == token {
-				c.org, c.device = o, d
-				return true
-			}
-		}
+	if d, found := o.devices.byID[id]; found {
+		o.removeDevice(d)
 	}
-	return false
-}
-
-// exchangeAuthKey signs a device in with an auth key, once.
-func exchangeAuthKey(c *call) reply {
-	p, _ := c.params(false)
-	secret, _ := p.text("auth_key")
-	host, _ := p.text("hostname")
-	serial, _ := p.text("serial_number")
-	for _, o := range c.server.organisations {
-		for _, k := range o.authKeys.sorted {
-			if k.Secret != secret || secret == "" || !k.Usable(c.server.options.Now()) {
-				continue
-			}
-			k.ExchangedAt = c.server.now()
-			d := o.addDevice(Device{Name: orElse(k.DeviceName, host), SerialNumber: serial, Tags: k.Tags})
-			d.token = NewSecret("rpdev_")
-			return reply{http.StatusOK, object{"access_token": d.token}}
-		}
-	}
-	return c.unauthorized()
 }

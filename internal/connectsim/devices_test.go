@@ -18,10 +18,10 @@ func TestWhatADeviceShows(t *testing.T) {
 		old := s.org.AddDevice(connectsim.Device{Name: "b", SerialNumber: "2"})
 		bare := s.org.AddDevice(connectsim.Device{Name: "c", SerialNumber: "3", Model: "5", Memory: "8gb"})
 		want := []string{
-			`{"id":"` + full.ID + `","name":"a","serial_number":"10000000abcdef01","tags":["lab"],"board":{"model":"Raspberry Pi 3B+","revision":"1.0","memory":"1gb"},
-				"os":{"name":"raspios","version":"13"},"kernel_architecture":"aarch64","filters":{"model":"3b+","memory":"1gb","os":"raspios-13"}}`,
+			`{"id":"` + full.ID + `","name":"a","serial_number":"10000000abcdef01","tags":["lab"],"board":{"model":"Raspberry Pi 3B+","revision":"1.0","memory":"1 GB"},
+				"os":{"name":"Raspberry Pi OS","version":"13 (Trixie)"},"kernel_architecture":"aarch64","filters":{"model":"3b+","memory":"1gb","os":"raspios-13"}}`,
 			`{"id":"` + old.ID + `","name":"b","serial_number":"2","tags":[],"board":null,"os":null,"kernel_architecture":null,"filters":{}}`,
-			`{"id":"` + bare.ID + `","name":"c","serial_number":"3","tags":[],"board":{"model":"Raspberry Pi 5","revision":"1.0","memory":"8gb"},
+			`{"id":"` + bare.ID + `","name":"c","serial_number":"3","tags":[],"board":{"model":"Raspberry Pi 5","revision":"1.0","memory":"8 GB"},
 				"os":null,"kernel_architecture":null,"filters":{"model":"5","memory":"8gb"}}`,
 		}
 		s.same(s.list(devices).rows, "["+want[0]+","+want[1]+","+want[2]+"]")
@@ -109,4 +109,25 @@ func TestADeletedDeviceIsSignedOut(t *testing.T) {
 		s.get(devices + "/" + there.ID + "/deployments").is(404)
 		s.get("/organisation/deployments/" + run.ID).is(404)
 	})
+}
+
+// Boards and systems have names that people know, and values that queries take.
+func TestNamesOfBoardsAndSystems(t *testing.T) {
+	s := begin(t, connectsim.Options{})
+	for _, c := range []struct{ model, memory, os, want string }{
+		{"cm5lite", "8gb", "raspios-13", `["Raspberry Pi CM5 Lite","8 GB","Raspberry Pi OS","13 (Trixie)","aarch64"]`},
+		{"zero2w", "512mb", "raspios-12", `["Raspberry Pi Zero 2 W","512 MB","Raspberry Pi OS","12 (Bookworm)","aarch64"]`},
+		{"zerow", "512mb", "raspios-11", `["Raspberry Pi Zero W","512 MB","Raspberry Pi OS","11 (Bullseye)","armv6l"]`},
+		{"3a+", "512mb", "debian-13", `["Raspberry Pi 3A+","512 MB","Debian","13 (Trixie)","aarch64"]`},
+		{"2b", "1gb", "ubuntu-24.04", `["Raspberry Pi 2B","1 GB","Ubuntu","24.04","armv7l"]`},
+		{"500", "16gb", "fedora-42", `["Raspberry Pi 500","16 GB","fedora","42","aarch64"]`},
+		{"6", "", "raspios-99", `["Raspberry Pi 6",null,"Raspberry Pi OS","99","aarch64"]`}, // what is yet to come
+	} {
+		there := s.org.AddDevice(connectsim.Device{Name: c.model, Model: c.model, Memory: c.memory, OS: c.os})
+		got := s.get(devices + "/" + there.ID).is(200).object()
+		board, os := got["board"].(object), got["os"].(object)
+		s.same([]any{board["model"], board["memory"], os["name"], os["version"], got["kernel_architecture"]}, c.want)
+		query := url.QueryEscape("model:" + c.model + " os:" + c.os)
+		s.list(devices+"?query="+query).has("name", c.model)
+	}
 }

@@ -15,10 +15,15 @@ import (
 
 var deviceToken = regexp.MustCompile(`^rpdev_[1-9A-HJ-NP-Za-km-z]{24}$`)
 
+// board is the serial number of the board that signs in.
+const board = "10000000c0ffee07"
+
 // exchangeOf is how a device signs in with an auth key: with nothing else.
-func exchangeOf(secret string) request {
+func exchangeOf(secret string) request { return exchangeFrom(board, secret) }
+
+func exchangeFrom(serial, secret string) request {
 	return request{"POST", "/client/auth-key-exchange", jsonOf(object{
-		"auth_key": secret, "serial_number": "10000000abcdef01", "hostname": "raspberrypi", "client_id": "test",
+		"auth_key": secret, "serial_number": serial, "hostname": "raspberrypi", "client_id": "test",
 	}), nobody}
 }
 
@@ -33,7 +38,7 @@ func (s stage) exchange(secret string) string {
 func (s stage) exchangeIdentity(key *ecdsa.PrivateKey, public string) request {
 	s.Helper()
 	const path = "/client/device-identity-exchange"
-	body := jsonOf(object{"client_id": "test", "public_key": public, "hostname": "raspberrypi", "serial_number": "10000000abcdef01"})
+	body := jsonOf(object{"client_id": "test", "public_key": public, "hostname": "raspberrypi", "serial_number": board})
 	return request{"POST", path, body, http.Header{
 		"Authorization":                nil,
 		"X-Connect-Identity-Signature": {sign(s.T, key, payload("POST", s.url+path, body, "Content-Type: application/json"))},
@@ -50,10 +55,10 @@ func TestSigningInWithAnAuthKey(t *testing.T) {
 		if secret, _ := answer["access_token"].(string); len(answer) != 1 || !deviceToken.MatchString(secret) {
 			t.Errorf("signed in with %v", answer)
 		}
-		s.exchange(plain)
+		s.send(exchangeFrom("10000000c0ffee08", plain)).is(200)
 		page := s.list("/organisation/devices")
 		page.has("name", "pi5-001", "raspberrypi") // the key's name goes before the host's
-		page.has("serial_number", "10000000abcdef01", "10000000abcdef01")
+		page.has("serial_number", board, "10000000c0ffee08")
 		page.has("tags", []any{"lab"}, []any{})
 
 		// A key is good once, and until it expires.
@@ -90,7 +95,7 @@ func TestSigningInWithAnIdentity(t *testing.T) {
 		page := s.list("/organisation/devices")
 		page.has("name", "raspberrypi")
 		page.has("tags", []any{"lab"})
-		if device.IdentityID != there.ID || device.SerialNumber != "10000000abcdef01" {
+		if device.IdentityID != there.ID || device.SerialNumber != board {
 			t.Errorf("it became %+v", device)
 		}
 
@@ -122,7 +127,11 @@ func TestADeviceTakesDeployments(t *testing.T) {
 		w.samef(ask("GET", "/deployments/pending", "").is(200).object(), `{"deployments":[{"id":%q}]}`, run[len("/deployments/"):])
 		ask("POST", run+"/complete", "").is(422) // not begun
 		ask("POST", run+"/fail", `{}`).is(422)
-		w.samef(ask("POST", run+"/start", "").is(200).object(), `{"artefact":{"uri":"https://example.com/kiosk.img","checksum":%q}}`, checksum)
+		started := ask("POST", run+"/start", "{}").is(200).object()
+		w.samef(started["artefact"], `{"uri":"https://example.com/kiosk.img","checksum":%q}`, checksum)
+		if signature, _ := started["signature"].(string); signature == "" || started["timestamp"] != float64(w.clock.Now().Unix()) || len(started) != 3 {
+			t.Errorf("started with %v", started)
+		}
 		if got := w.state(run[len("/deployments/"):]); got != "in_progress <nil>" {
 			t.Errorf("started, it is %s", got)
 		}

@@ -5,7 +5,9 @@ package connectsim
 import (
 	"cmp"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,30 +26,84 @@ type Organisation struct {
 	deployments map[string]*Deployment   // by id
 	runs        map[string][]*Deployment // by device, the newest last
 	sequence    int                      // orders what is made in the same second
+
+	subscriptions []*subscription
 }
 
 // AddOrganisation makes an organisation that the token (rporg_…) opens.
 func (s *Server) AddOrganisation(token string) *Organisation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := &Organisation{
+	return s.addOrganisation("", token)
+}
+
+// addOrganisation makes an organisation of a name; without one it is numbered.
+func (s *Server) addOrganisation(name, token string) *Organisation {
+	o := s.emptyOrganisation(name)
+	s.organisations = append(s.organisations, o)
+	s.byToken[token] = o
+	s.touch()
+	return o
+}
+
+// emptyOrganisation is one that is not there yet.
+func (s *Server) emptyOrganisation(name string) *Organisation {
+	for n := len(s.organisations) + 1; name == ""; n++ {
+		numbered := fmt.Sprintf("organisation-%d", n)
+		if _, err := s.organisationNamed(numbered); err != nil {
+			name = numbered
+		}
+	}
+	return &Organisation{
 		server:      s,
-		name:        fmt.Sprintf("organisation-%d", len(s.organisations)+1),
-		artefacts:   newCollection(byName),
-		authKeys:    newCollection[AuthKey](nil), // its order changes with time
-		identities:  newCollection(byDescription),
-		devices:     newCollection(byDeviceName),
+		name:        name,
+		artefacts:   newCollection(byName, func(a *Artefact) []string { return []string{a.Name} }),
+		authKeys:    newCollection(byAge, func(k *AuthKey) []string { return []string{k.Secret} }),
+		identities:  newCollection(byDescription, func(i *Identity) []string { return []string{i.fingerprint} }),
+		devices:     newCollection(byDeviceName, (*Device).keys),
 		deployments: map[string]*Deployment{},
 		runs:        map[string][]*Deployment{},
 	}
-	s.organisations = append(s.organisations, o)
-	s.byToken[token] = o
-	return o
+}
+
+// newOrganisation makes an organisation, if its name and its token are its own.
+// The lock is held.
+func (s *Server) newOrganisation(name, token string) (*Organisation, error) {
+	if _, err := s.organisationNamed(name); name != "" && err == nil {
+		return nil, mistake("there is an organisation %q already", name)
+	}
+	if err := s.checkToken(token); err != nil {
+		return nil, err
+	}
+	return s.addOrganisation(name, token), nil
+}
+
+// organisationNamed finds an organisation; the first if the name is empty. The
+// lock is held.
+func (s *Server) organisationNamed(name string) (*Organisation, error) {
+	for _, o := range s.organisations {
+		if name == "" || o.name == name {
+			return o, nil
+		}
+	}
+	return nil, mistake("there is no organisation %q", name)
+}
+
+// checkToken tells what is wrong with a new token. The lock is held.
+func (s *Server) checkToken(token string) error {
+	if !strings.HasPrefix(token, "rporg_") {
+		return mistake("the access token of an organisation begins with rporg_")
+	}
+	if s.byToken[token] != nil {
+		return mistake("the access token opens an organisation already")
+	}
+	return nil
 }
 
 func byName(a, b *Artefact) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
 }
+func byAge(a, b *AuthKey) int { return cmp.Compare(a.sequence, b.sequence) }
 func byDescription(a, b *Identity) int {
 	return cmp.Or(strings.Compare(a.Description, b.Description), strings.Compare(a.ID, b.ID))
 }
@@ -77,64 +133,6 @@ func (s *Server) Organisation(token string) *Organisation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byToken[token]
-}
-
-// collection keeps objects by id and, where it can, in the order in which they
-// are listed, so that a page of ten thousand costs a page.
-type collection[T any] struct {
-	byID   map[string]*T
-	order  func(a, b *T) int // nil: the order is not kept
-	sorted []*T
-}
-
-func newCollection[T any](order func(a, b *T) int) *collection[T] {
-	return &collection[T]{byID: map[string]*T{}, order: order}
-}
-
-func (c *collection[T]) add(id string, object *T) {
-	c.byID[id] = object
-	if c.order == nil {
-		c.sorted = append(c.sorted, object)
-		return
-	}
-	at, _ := slices.BinarySearchFunc(c.sorted, object, c.order)
-	c.sorted = slices.Insert(c.sorted, at, object)
-}
-
-func (c *collection[T]) remove(id string) {
-	object, ok := c.byID[id]
-	if !ok {
-		return
-	}
-	delete(c.byID, id)
-	at := slices.Index(c.sorted, object)
-	c.sorted = slices.Delete(c.sorted, at, at+1)
-}
-
-// change lets the object be changed in a way that may move it.
-func (c *collection[T]) change(id string, object *T, change func()) {
-	c.remove(id)
-	change()
-	c.add(id, object)
-}
-
-// alter changes an object, if it is there, behind the API's back.
-func alter[T any](o *Organisation, c *collection[T], id string, change func(*T)) {
-	o.server.mu.Lock()
-	defer o.server.mu.Unlock()
-	if object, found := c.byID[id]; found {
-		c.change(id, object, func() { change(object) })
-		o.server.touch()
-	}
-}
-
-// copies returns the objects as they are now.
-func copies[T any](objects []*T) []T {
-	all := make([]T, len(objects))
-	for i, object := range objects {
-		all[i] = *object
-	}
-	return all
 }
 
 // newID is a UUID, as ids are in practice.
@@ -178,3 +176,35 @@ func tagged(tags []string) []string {
 
 // object is the JSON of one object.
 type object map[string]any
+
+// jsonOf is the JSON of an object.
+func jsonOf(o object) string {
+	text, _ := json.Marshal(o) // they always have one
+	return string(text)
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// AccessToken is a token and the organisation that it opens.
+type AccessToken struct{ Token, Organisation string }
+
+// Tokens returns the tokens that open an organisation: those of the first
+// organisation first.
+func (s *Server) Tokens() []AccessToken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []AccessToken
+	for _, o := range s.organisations {
+		for _, token := range slices.Sorted(maps.Keys(s.byToken)) {
+			if s.byToken[token] == o {
+				all = append(all, AccessToken{token, o.name})
+			}
+		}
+	}
+	return all
+}

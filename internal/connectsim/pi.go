@@ -8,11 +8,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +28,9 @@ type Pi struct {
 	SerialNumber string
 
 	baseURL string
-	client  *http.Client
+	// publicURL is the base URL that is signed, if it is another one.
+	publicURL string
+	client    *http.Client
 
 	mu        sync.Mutex
 	token     string
@@ -47,6 +47,8 @@ type Behaviour struct {
 	Offline bool
 	// FailWith makes it fail with this reason.
 	FailWith string
+	// RemoteUpdateOff: it is online, and takes no deployments.
+	RemoteUpdateOff bool
 }
 
 // NewPi returns a Pi that talks to the server at the base URL.
@@ -83,13 +85,8 @@ func (p *Pi) SignInWithAuthKey(ctx context.Context, key string) error {
 
 // SignInWithIdentity exchanges the identity of the key, proving to hold it.
 func (p *Pi) SignInWithIdentity(ctx context.Context, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return err
-	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	return p.signIn(ctx, "/client/device-identity-exchange", map[string]string{
-		"client_id": "connectsim", "public_key": string(public), "hostname": p.Hostname, "serial_number": p.SerialNumber,
+		"client_id": "connectsim", "public_key": publicPEM(key), "hostname": p.Hostname, "serial_number": p.SerialNumber,
 	}, key)
 }
 
@@ -127,7 +124,7 @@ func (p *Pi) SignedIn(o *Organisation, deviceID string) {
 func (p *Pi) Run(ctx context.Context) {
 	for {
 		b, token := p.state()
-		if token != "" && !b.Offline {
+		if token != "" && !b.Offline && !b.RemoteUpdateOff {
 			p.takeNext(ctx, b)
 		}
 		if !pause(ctx, b.Every) {
@@ -200,11 +197,11 @@ func (p *Pi) call(ctx context.Context, method, path string, body any, key *ecdsa
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if key != nil {
-		signature, err := signRequest(key, req, text)
+		signature, err := signRequest(key, req, strings.TrimRight(orElse(p.publicURL, p.baseURL), "/")+path, text)
 		if err != nil {
 			return 0, err
 		}
-		req.Header.Set("X-Connect-Identity-Signature", signature)
+		req.Header.Set(signatureHeader, signature)
 	} else if _, token := p.state(); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -224,10 +221,10 @@ func (p *Pi) call(ctx context.Context, method, path string, body any, key *ecdsa
 }
 
 // signRequest signs as a device does, which has no Authorization to sign.
-func signRequest(key *ecdsa.PrivateKey, req *http.Request, body []byte) (string, error) {
+func signRequest(key *ecdsa.PrivateKey, req *http.Request, url string, body []byte) (string, error) {
 	sum := sha256.Sum256(body)
 	payload := strings.Join([]string{
-		req.Method, req.URL.String(), "Content-Type: " + req.Header.Get("Content-Type"), hex.EncodeToString(sum[:]),
+		req.Method, url, "Content-Type: " + req.Header.Get("Content-Type"), hex.EncodeToString(sum[:]),
 	}, "\n")
 	digest := sha256.Sum256([]byte(payload))
 	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])

@@ -93,8 +93,8 @@ func TestAPiThatCannotSignIn(t *testing.T) {
 	if err := pi.SignInWithIdentity(t.Context(), key); err == nil {
 		t.Error("it signed in with no identity")
 	}
-	s.sim.Inject(connectsim.Fault{Drop: true})
-	if err := pi.SignInWithAuthKey(t.Context(), "rpoak_111111111111111111111111"); err == nil {
+	s.sim.Inject(connectsim.Fault{Route: "POST /client/auth-key-exchange", Drop: true})
+	if err := pi.SignInWithAuthKey(t.Context(), s.org.AddAuthKey("lab", "", nil, 1).Secret); err == nil {
 		t.Error("it signed in without an answer")
 	}
 }

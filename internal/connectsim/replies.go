@@ -8,9 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 type message struct {
 	Message string `json:"message"`
@@ -62,17 +61,24 @@ func (c *call) unpublished(status int, text string) reply {
 // params are what a body says: of JSON, or of a form with tags[]=a&tags[]=b.
 type params map[string]json.RawMessage
 
-// params reads the body; forms are taken only where the API takes them.
+// formType is the Content-Type of a form.
+const formType = "application/x-www-form-urlencoded"
+
+// params reads the body: JSON everywhere, and forms only where they are
+// documented. What a body of another type would be is unpublished.
 func (c *call) params(forms bool) (params, bool) {
-	kind, _, _ := mime.ParseMediaType(c.Header.Get("Content-Type"))
-	if forms && kind == "application/x-www-form-urlencoded" {
-		return c.form()
-	}
 	p := params{}
 	if len(c.body) == 0 {
 		return p, true
 	}
-	return p, json.Unmarshal(c.body, &p) == nil && p != nil
+	switch kind, _, _ := mime.ParseMediaType(c.Header.Get("Content-Type")); {
+	case kind == "application/json":
+		return p, json.Unmarshal(c.body, &p) == nil && p != nil
+	case kind == formType && forms:
+		return c.form()
+	default:
+		return nil, false
+	}
 }
 
 func (c *call) form() (params, bool) {
@@ -82,20 +88,13 @@ func (c *call) form() (params, bool) {
 	}
 	p := params{}
 	for key, all := range values {
-		if name, isList := cutSuffix(key, "[]"); isList {
+		if name, isList := strings.CutSuffix(key, "[]"); isList {
 			p[name], _ = json.Marshal(all) // strings always marshal
 			continue
 		}
 		p[key], _ = json.Marshal(all[len(all)-1])
 	}
 	return p, true
-}
-
-func cutSuffix(s, suffix string) (string, bool) {
-	if len(s) >= len(suffix) && s[len(s)-len(suffix):] == suffix {
-		return s[:len(s)-len(suffix)], true
-	}
-	return s, false
 }
 
 // text returns a string parameter; null and absence are the same.

@@ -3,31 +3,11 @@
 package connectsim
 
 import (
-	"encoding/json"
-	"io"
-	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
-	"time"
 )
-
-// maxBody is how much of a request's body is read.
-const maxBody = 1 << 20
-
-// call is one request being served.
-type call struct {
-	*http.Request
-	server *Server
-	org    *Organisation
-	device *Device // set on the device side
-	body   []byte
-}
-
-// reply is what a handler answers. A nil body is none.
-type reply struct {
-	status int
-	body   any
-}
 
 // handler does the work of a route. The server's lock is held.
 type handler func(*call) reply
@@ -72,206 +52,117 @@ var table = []route{
 
 // deviceTable is what devices ask, with their own tokens or none.
 var deviceTable = []route{
+	{"GET", "/up", "", up},
 	{"POST", "/client/auth-key-exchange", "", exchangeAuthKey},
 	{"POST", "/client/device-identity-exchange", "", exchangeIdentity},
+	{"POST", "/me", "", declare},
+	{"GET", "/events", "", events},
 	{"GET", "/deployments/pending", "", pendingDeployments},
 	{"POST", "/deployments/{id}/start", "", startDeployment},
 	{"POST", "/deployments/{id}/complete", "", completeDeployment},
 	{"POST", "/deployments/{id}/fail", "", failDeployment},
 }
 
-// managed tells whether a path belongs to the Management API.
-func managed(path string) bool { return strings.HasPrefix(path, "/organisation/") }
+// routes are all of them.
+var routes = slices.Concat(table, deviceTable)
 
-func (s *Server) routes() *http.ServeMux {
-	mux := http.NewServeMux()
-	for _, r := range append(append([]route{}, table...), deviceTable...) {
-		if r.since != "" && r.since != s.options.Revision {
+// managed tells whether a path belongs to the Management API.
+func managed(path string) bool {
+	return path == "/organisation" || strings.HasPrefix(path, "/organisation/")
+}
+
+// find returns the route of a request: its path as in the table and its handler.
+// What no route has, and what the revision does not have, is not found; it counts
+// and is journalled all the same.
+//
+// This is not http.ServeMux because that answers a path with a double slash
+// itself, by a redirect, outside of tokens, limits and faults. Here slashes that
+// say nothing are ignored, as the API's framework does.
+func (s *Server) find(r *http.Request) (path string, handle handler) {
+	parts := segments(r.URL.EscapedPath())
+	for _, row := range routes {
+		id, matches := row.match(r.Method, parts)
+		if !matches {
 			continue
 		}
-		mux.Handle(r.method+" "+r.path, s.serve(r.path, r.handle))
+		r.SetPathValue("id", id)
+		if row.since != "" && row.since != s.options.Revision {
+			return row.path, (*call).notFound
+		}
+		return row.path, row.handle
 	}
-	// Everything else is not found, but counts and is journalled all the same.
-	mux.Handle("/", s.serve("", func(c *call) reply { return c.notFound() }))
-	return mux
+	return "/" + strings.Join(parts, "/"), (*call).notFound
 }
 
-// ServeHTTP serves one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
-
-// serve is what happens to every request: latency and faults, limit, token, work,
-// answer, journal.
-func (s *Server) serve(path string, handle handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err != nil {
-			http.Error(w, "request body too large or broken off", http.StatusRequestEntityTooLarge)
-			return
+// segments are the parts of a path, without their escapes.
+func segments(path string) []string {
+	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	for i, part := range parts {
+		if plain, err := url.PathUnescape(part); err == nil {
+			parts[i] = plain
 		}
-		c := &call{Request: r, server: s, body: body}
-		route := path
-		if route == "" {
-			route = r.URL.Path
-		}
-		entry := Request{
-			Time: s.options.Now(), Method: r.Method, Route: route, Path: r.URL.Path,
-			Query: r.URL.RawQuery, UserAgent: r.UserAgent(),
-		}
-
-		s.mu.Lock()
-		fault, latency := s.fault(r.Method, route), s.latency
-		s.mu.Unlock()
-		if fault != nil {
-			entry.Faulty = true
-			latency += fault.Delay
-		}
-		if !wait(r, latency) {
-			return
-		}
-		if fault != nil && !fault.works() {
-			s.note(entry, fault.status())
-			fault.answer(w)
-			return
-		}
-
-		s.mu.Lock()
-		header := http.Header{}
-		result := s.work(c, header, handle)
-		if c.org != nil {
-			entry.Organisation = c.org.name
-		}
-		s.mu.Unlock()
-
-		if fault != nil && fault.After {
-			s.note(entry, fault.status())
-			fault.answer(w)
-			return
-		}
-		s.note(entry, result.status)
-		send(w, header, result, fault)
-	})
-}
-
-// note adds to the journal.
-func (s *Server) note(entry Request, status int) {
-	entry.Status = status
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.journal = append(s.journal, entry)
-}
-
-// work counts the request, looks at its token, and lets the handler answer. The
-// lock is held.
-func (s *Server) work(c *call, header http.Header, handle handler) reply {
-	if !managed(c.URL.Path) {
-		return handle(c)
 	}
-	w, within := s.count(c.token())
-	c.org = s.byToken[c.token()]
-	if c.org != nil {
-		s.announce(header, w)
+	return parts
+}
+
+// match tells whether a request is for the route, and the id that its path has.
+func (row *route) match(method string, parts []string) (id string, matches bool) {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if row.method != method {
+		return "", false
+	}
+	n := 0
+	for part := range strings.SplitSeq(row.path[1:], "/") {
+		switch {
+		case n == len(parts):
+			return "", false
+		case part == "{id}":
+			id = parts[n]
+		case part != parts[n]:
+			return "", false
+		}
+		n++
+	}
+	return id, n == len(parts)
+}
+
+// checkPattern tells what is wrong with a pattern that requests are to be matched
+// by: a method and a path as in the table, a method alone, or nothing.
+func checkPattern(pattern string) error {
+	if pattern == "" {
+		return nil
+	}
+	method, path, hasPath := strings.Cut(pattern, " ")
+	var methods, paths []string
+	for _, row := range routes {
+		if row.method == method && (row.path == path || !hasPath) {
+			return nil
+		}
+		if row.path == path {
+			methods = append(methods, row.method)
+		}
+		if row.method == method {
+			paths = append(paths, row.path)
+		}
 	}
 	switch {
-	case !within:
-		return reply{http.StatusTooManyRequests, plain("Throttled")}
-	case c.org == nil:
-		return c.unauthorized()
+	case methods != nil:
+		return mistake("no route %q: %s has %s", pattern, path, strings.Join(methods, ", "))
+	case paths != nil:
+		return mistake("no route %q: %s has %s", pattern, method, strings.Join(paths, ", "))
+	default:
+		return mistake("no route %q: give a method and a path, such as \"GET /organisation/artefacts/{id}\"; a method alone; or nothing, for the whole Management API", pattern)
 	}
-	return handle(c)
 }
 
-// token is what the request shows; empty if it shows none as the API wants it.
-func (c *call) token() string {
-	token, bearer := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
-	if !bearer {
-		return ""
-	}
-	return token
-}
-
-// works tells whether the work is done although the fault is met.
-func (f *Fault) works() bool {
-	return f.After || f.Truncate || f.Oversize > 0 || !f.Drop && !f.replaces()
-}
-
-// answer is what the fault answers in the place of the API.
-func (f *Fault) answer(w http.ResponseWriter) {
-	if f.Drop {
-		drop(w)
-		return
-	}
-	maps.Copy(w.Header(), f.Header)
-	if f.ContentType != "" {
-		w.Header().Set("Content-Type", f.ContentType)
-	}
-	w.WriteHeader(f.status())
-	_, _ = io.WriteString(w, f.Body)
-}
-
-// status is what the fault answers; 0 if it drops the connection.
-func (f *Fault) status() int {
-	if f.Drop {
-		return 0
-	}
-	return max(f.Status, http.StatusOK)
-}
-
-// drop closes the connection without an answer.
-func drop(w http.ResponseWriter) {
-	connection, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler) // HTTP/2 has no connection of one request
-	}
-	_ = connection.Close()
-}
-
-// wait lets time pass; it returns false if the client has gone meanwhile.
-func wait(r *http.Request, d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-r.Context().Done():
+// matches tells whether a request is one that the pattern means. A pattern without
+// a path means the Management API alone.
+func matches(pattern, method, path string) bool {
+	wantMethod, wantPath, _ := strings.Cut(pattern, " ")
+	if wantPath == "" && !managed(path) {
 		return false
 	}
-}
-
-// plain is a body that is sent as text; html one that is sent as a page.
-type (
-	plain string
-	html  string
-)
-
-// send writes the reply.
-func send(w http.ResponseWriter, header http.Header, result reply, fault *Fault) {
-	maps.Copy(w.Header(), header)
-	var body []byte
-	switch b := result.body.(type) {
-	case nil:
-	case plain:
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		body = []byte(b)
-	case html:
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		body = []byte(b)
-	default:
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		body, _ = json.Marshal(b) // the handlers' bodies always marshal
-	}
-	if fault != nil && fault.Oversize > 0 {
-		body = append(body, make([]byte, fault.Oversize)...)
-	}
-	if fault != nil && fault.Truncate {
-		w.Header().Set("Content-Length", itoa(len(body)))
-		w.WriteHeader(result.status)
-		_, _ = w.Write(body[:len(body)/2])
-		_ = http.NewResponseController(w).Flush() // what is left in the buffer would be lost as well
-		panic(http.ErrAbortHandler)               // the rest never comes
-	}
-	w.WriteHeader(result.status)
-	_, _ = w.Write(body)
+	return (wantMethod == "" || wantMethod == method) && (wantPath == "" || wantPath == path)
 }

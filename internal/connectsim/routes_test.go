@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -264,4 +265,61 @@ func TestCreationsTakeForms(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A path with slashes that say nothing is answered in its place: no redirect leads
+// around the token, the limit, the faults and the journal.
+func TestPathsWithSlashesThatSayNothing(t *testing.T) {
+	onBothRevisions(t, func(s stage) {
+		w := s.populate()
+		for _, path := range []string{"//organisation/devices", "/organisation//devices", "/organisation/devices/", "///organisation///devices//"} {
+			w.same(w.get(path).is(200).object(), w.get("/organisation/devices").text)
+			w.send(request{"GET", path, nil, nobody}).is(401)
+			journal := w.sim.Journal()
+			if last := journal[len(journal)-1]; last.Route != "/organisation/devices" || last.Path != path {
+				t.Errorf("noted %+v", last)
+			}
+		}
+		w.sim.Inject(connectsim.Fault{Route: "GET /organisation/deployments/{id}", Status: 503, Times: 1})
+		w.get(w.fill("/organisation/deployments//{deployment}")).is(503)
+		for _, path := range []string{"/organisation/./devices", "/organisation/devices/..", "/organisation/../organisation/devices", "/organisation%2Fdevices"} {
+			if a := w.get(path); a.status != 404 {
+				t.Errorf("%s: %d", path, a.status)
+			}
+		}
+		w.send(request{"GET", "/organisation/devices/../devices", nil, nobody}).is(401)
+		w.send(request{"GET", "/organisation", nil, nobody}).is(401)
+		if !w.older {
+			w.send(request{"GET", w.fill("/organisation//devices/{device}"), nil, bearer(token)}).is(200).allows(w.get("/organisation/devices").before())
+		}
+	})
+}
+
+// before is what the answer before this one said of the rate limit.
+func (a answer) before() string {
+	left, _ := strconv.Atoi(a.header.Get("X-Rate-Limit-Remaining"))
+	return fmt.Sprint(a.header.Get("X-Rate-Limit-Limit"), " ", left+1, " ", a.header.Get("X-Rate-Limit-Reset"))
+}
+
+// What the older revision does not have is asked for all the same, and known by
+// its route.
+func TestRoutesOfTheOtherRevision(t *testing.T) {
+	s := begin(t, connectsim.Options{Revision: connectsim.Older})
+	s.get("/organisation/artefacts/0").is(404)
+	if got := s.sim.Count("GET /organisation/artefacts/{id}"); got != 1 {
+		t.Errorf("counted %d", got)
+	}
+	s.sim.Inject(connectsim.Fault{Route: "GET /organisation/auth-keys", Status: 404, Body: "<html>", Times: 1})
+	if a := s.get(authKeys).is(404); a.text != "<html>" {
+		t.Errorf("answered %s", a.text)
+	}
+}
+
+// HEAD is GET without its body.
+func TestHEAD(t *testing.T) {
+	s := begin(t, connectsim.Options{})
+	if a := s.call("HEAD", artefacts, nil).is(200); a.text != "" || a.header.Get("Content-Length") == "0" {
+		t.Errorf("%q with %v", a.text, a.header)
+	}
+	s.call("HEAD", artefacts+"/0", nil).is(404)
 }

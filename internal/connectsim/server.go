@@ -25,10 +25,11 @@
 //
 // Faults are injected by route ([Server.Inject]), time can be a [Clock] that only
 // moves when told to, and every request is in a journal ([Server.Journal]).
+// Devices can be virtual ([Pi]) or the vendor's clients: the side of the API that
+// they talk to is here as well. docs/simulator.md is the manual.
 package connectsim
 
 import (
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -70,9 +71,17 @@ type Options struct {
 	Latency time.Duration
 	// Now is the clock. Default time.Now; see [Clock].
 	Now func() time.Time
+	// Clock is one that can be moved through the admin interface. It goes
+	// before Now.
+	Clock *Clock
 	// PublicURL is how clients see the server, for signatures; default: what
 	// the request says.
 	PublicURL string
+	// PastTheEnd is what comes after the last page of a listing. Default
+	// [EmptyPage].
+	PastTheEnd PastTheEnd
+	// JournalSize is how many requests the journal keeps. Default 100,000.
+	JournalSize int
 	// ErrorBodies is the form of unpublished error bodies. Default
 	// [MessageBodies].
 	ErrorBodies ErrorBodies
@@ -87,8 +96,6 @@ type Options struct {
 // Server is the API. It is an [http.Handler], and safe for concurrent use.
 type Server struct {
 	options Options
-	mux     *http.ServeMux
-	http    *http.Server
 
 	// One lock for all state: what is served is small and quick, and a fault
 	// can be placed exactly before or after a piece of work.
@@ -96,11 +103,15 @@ type Server struct {
 	organisations []*Organisation
 	byToken       map[string]*Organisation
 	windows       map[string]*window // by token, also by invalid ones
-	faults        []*Fault
-	journal       []Request
+	faults        []*Injected
+	injected      int // how many faults there have been
+	journal       *journal
 	latency       time.Duration
 	billing       bool // has been set up
 	changed       chan struct{}
+	serving       []*http.Server
+	connections   map[*connection]struct{}
+	silent        bool // nothing is said on any connection
 }
 
 // New returns a server without organisations.
@@ -114,43 +125,31 @@ func New(options Options) *Server {
 	if options.Window <= 0 {
 		options.Window = time.Hour
 	}
+	if options.Clock != nil {
+		options.Now = options.Clock.Now
+	}
 	if options.Now == nil {
 		options.Now = time.Now
 	}
 	if options.ErrorBodies == "" {
 		options.ErrorBodies = MessageBodies
 	}
-	s := &Server{
+	if options.PastTheEnd == "" {
+		options.PastTheEnd = EmptyPage
+	}
+	if options.JournalSize <= 0 {
+		options.JournalSize = 100_000
+	}
+	return &Server{
 		options: options,
 		byToken: map[string]*Organisation{},
 		windows: map[string]*window{},
+		journal: newJournal(options.JournalSize),
 		latency: options.Latency,
 		billing: true,
 		changed: make(chan struct{}),
-	}
-	s.mux = s.routes()
-	return s
-}
 
-// Start serves on the address, such as 127.0.0.1:0 (the default if it is empty),
-// and returns the base URL.
-func (s *Server) Start(address string) (string, error) {
-	if address == "" {
-		address = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return "", err
-	}
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = s.http.Serve(listener) }() // ends with Close
-	return "http://" + listener.Addr().String(), nil
-}
-
-// Close stops serving.
-func (s *Server) Close() {
-	if s.http != nil {
-		_ = s.http.Close()
+		connections: map[*connection]struct{}{},
 	}
 }
 
