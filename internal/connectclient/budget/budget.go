@@ -138,6 +138,7 @@ type Budget struct {
 	window window
 	token  token
 	slots  slots
+	ends   ends // of windows
 
 	stopped   time.Time // until when nobody goes
 	stoppedBy Reason
