@@ -5,7 +5,6 @@ package connectclient
 import (
 	"context"
 	"errors"
-	"iter"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -62,18 +61,18 @@ type AuthKeyClient struct {
 	listed atomic.Bool // they have been listed before
 }
 
-// All yields the organisation's auth keys, each once: usable ones, then expired,
-// then exchanged, the newest of each first, and none with its secret. An error is
-// the last element.
+// List opens a listing of the organisation's auth keys: usable ones, then expired,
+// then exchanged, the newest of each first, and none with its secret.
 //
 // This listing tells the API's revisions apart: the older does not have it. It is
 // asked every time, so that a service that was upgraded is recognised.
-func (k *AuthKeyClient) All(ctx context.Context) iter.Seq2[AuthKey, error] {
+func (k *AuthKeyClient) List() *Listing[AuthKey] {
 	const operation = "list auth keys"
-	return listing[AuthKey]{
+	return &Listing[AuthKey]{
 		client:    k.client,
 		operation: operation,
 		path:      authKeysPath,
+		plural:    "auth_keys",
 		normalise: (*AuthKey).normalise,
 		judge: func(err error) error {
 			switch {
@@ -90,7 +89,7 @@ func (k *AuthKeyClient) All(ctx context.Context) iter.Seq2[AuthKey, error] {
 				return err
 			}
 		},
-	}.all(ctx)
+	}
 }
 
 // Get reads one auth key, without its secret.

@@ -37,7 +37,7 @@ func TestRevisionIsLearnt(t *testing.T) {
 				answer = step.answer
 				var err error
 				if step.list {
-					_, err = collect(client.AuthKeys.All(t.Context()))
+					_, err = collect(client.AuthKeys.List().All(t.Context()))
 				} else {
 					err = get(t, client)
 				}
@@ -59,11 +59,11 @@ func TestCurrentStaysCurrent(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) { answer.ServeHTTP(w, r) })
 	client := connect(t, s.URL)
 	answer = rows("auth_keys")
-	if _, err := collect(client.AuthKeys.All(t.Context())); err != nil {
+	if _, err := collect(client.AuthKeys.List().All(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	answer = reply{status: 404}
-	_, err := collect(client.AuthKeys.All(t.Context()))
+	_, err := collect(client.AuthKeys.List().All(t.Context()))
 	mustBeOf(t, err, ErrNotFound, ErrUnavailable)
 	if client.Revision() != RevisionCurrent {
 		t.Errorf("it is %s", client.Revision())
