@@ -37,20 +37,17 @@ type ArtefactCreate struct {
 // ArtefactClient calls the API about artefacts.
 type ArtefactClient struct{ client *Client }
 
-// All yields the organisation's artefacts, each once, sorted by name as far as
-// none moves meanwhile. An error is the last element.
-func (a *ArtefactClient) All(ctx context.Context) iter.Seq2[Artefact, error] {
-	return a.list(nil).all(ctx)
-}
+// List opens a listing of the organisation's artefacts, sorted by name.
+func (a *ArtefactClient) List() *Listing[Artefact] { return a.list(nil) }
 
 // Find yields the artefacts of that name. It compares without regard to case,
 // because whether two names that differ in case only are one to Connect is not
 // published; the caller sees which it is. On the older revision it costs as much
-// as [ArtefactClient.All].
+// as [ArtefactClient.List].
 func (a *ArtefactClient) Find(ctx context.Context, name string) iter.Seq2[Artefact, error] {
 	return func(yield func(Artefact, error) bool) {
 		// The filter is a prefix, and the older revision ignores it.
-		for found, err := range a.list(url.Values{"name": {name}}).all(ctx) {
+		for found, err := range a.list(url.Values{"name": {name}}).All(ctx) {
 			if err == nil && !strings.EqualFold(found.Name, name) {
 				continue
 			}
@@ -61,11 +58,12 @@ func (a *ArtefactClient) Find(ctx context.Context, name string) iter.Seq2[Artefa
 	}
 }
 
-func (a *ArtefactClient) list(query url.Values) listing[Artefact] {
-	return listing[Artefact]{
+func (a *ArtefactClient) list(query url.Values) *Listing[Artefact] {
+	return &Listing[Artefact]{
 		client:    a.client,
 		operation: "list artefacts",
 		path:      artefactsPath,
+		plural:    "artefacts",
 		query:     query,
 		normalise: (*Artefact).normalise,
 		judge:     noCollection,

@@ -5,7 +5,6 @@ package connectclient
 import (
 	"context"
 	"errors"
-	"iter"
 	"net/http"
 	"time"
 )
@@ -58,20 +57,20 @@ type AuthKeyUpdate struct {
 // them; everything else is [ErrUnsupported] there.
 type AuthKeyClient struct{ client *Client }
 
-// All yields the organisation's auth keys, each once: usable ones, then expired,
-// then exchanged, the newest of each first, and none with its secret. An error is
-// the last element.
+// List opens a listing of the organisation's auth keys: usable ones, then expired,
+// then exchanged, the newest of each first, and none with its secret.
 //
 // This listing tells the API's revisions apart: the older does not have it. It is
 // asked every time, so that a service that was upgraded is recognised.
-func (k *AuthKeyClient) All(ctx context.Context) iter.Seq2[AuthKey, error] {
-	return listing[AuthKey]{
+func (k *AuthKeyClient) List() *Listing[AuthKey] {
+	return &Listing[AuthKey]{
 		client:    k.client,
 		operation: "list auth keys",
 		path:      authKeysPath,
+		plural:    "auth_keys",
 		normalise: (*AuthKey).normalise,
 		judge:     k.judgeListing,
-	}.all(ctx)
+	}
 }
 
 // judgeListing tells a service that has no such listing from one that is broken.

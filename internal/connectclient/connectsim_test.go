@@ -109,7 +109,7 @@ func (s stage) learn() {
 	if s.older {
 		want = connectclient.RevisionOlder
 	}
-	for _, err := range s.client.AuthKeys.All(s.Context()) {
+	for _, err := range s.client.AuthKeys.List().All(s.Context()) {
 		s.mustSupport(err)
 	}
 	if got := s.client.Revision(); got != want {
@@ -126,7 +126,7 @@ func TestArtefactsOfTheSimulator(t *testing.T) {
 		for i := range 250 {
 			s.org.AddArtefact(fmt.Sprintf("kiosk-%03d", i), "https://example.com", checksum)
 		}
-		if got := all(s, artefacts.All(ctx)); len(got) != 251 || got[0] != *made {
+		if got := all(s, artefacts.List().All(ctx)); len(got) != 251 || got[0] != *made {
 			s.Errorf("%d artefacts, the first is %+v", len(got), got[0])
 		}
 		if got := all(s, artefacts.Find(ctx, "kiosk")); len(got) != 1 || got[0] != *made {
@@ -218,7 +218,7 @@ func TestDeviceIdentitiesOfTheSimulator(t *testing.T) {
 
 		read, err := identities.Get(ctx, made.ID)
 		s.must(err)
-		listed := all(s, identities.All(ctx))
+		listed := all(s, identities.List().All(ctx))
 		if len(listed) != 1 || fmt.Sprint(listed[0]) != fmt.Sprint(*read) || fmt.Sprint(*read) != fmt.Sprint(*got) {
 			s.Errorf("listed %+v, read %+v, updated %+v", listed, read, got)
 		}
@@ -236,7 +236,7 @@ func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
 		s.org.AddDevice(connectsim.Device{Name: "lamp", SerialNumber: "2"})
 		artefact := s.org.AddArtefact("kiosk", "https://example.com", checksum)
 
-		if got := all(s, devices.All(ctx, "")); len(got) != 2 || got[0].Name != "lamp" {
+		if got := all(s, devices.List("").All(ctx)); len(got) != 2 || got[0].Name != "lamp" {
 			s.Errorf("listed %+v", got)
 		}
 		got, err := devices.Get(ctx, there.ID)
@@ -257,7 +257,7 @@ func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
 		}
 		newest, err := deployments.Newest(ctx, there.ID)
 		s.must(err)
-		if listed := all(s, deployments.AllOfDevice(ctx, there.ID)); len(newest) != 2 || newest[0] != *second || fmt.Sprint(listed) != fmt.Sprint(newest) {
+		if listed := all(s, deployments.ListOfDevice(there.ID).All(ctx)); len(newest) != 2 || newest[0] != *second || fmt.Sprint(listed) != fmt.Sprint(newest) {
 			s.Errorf("newest %+v, all %+v", newest, listed)
 		}
 		superseded, err := deployments.Get(ctx, first.ID)
@@ -330,13 +330,13 @@ func TestPagesOfTheOlderRevision(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := api.Organisation(connectclient.NewSecret(token))
-	for _, err := range client.Artefacts.All(t.Context()) {
+	for _, err := range client.Artefacts.List().All(t.Context()) {
 		t.Fatal(err)
 	}
 	for name, call := range map[string]func() error{
 		"an artefact that is not there": func() error { return client.Artefacts.Delete(t.Context(), "gone") },
 		"auth keys": func() (err error) {
-			for _, err = range client.AuthKeys.All(t.Context()) {
+			for _, err = range client.AuthKeys.List().All(t.Context()) {
 			}
 			return err
 		},
@@ -355,7 +355,7 @@ func TestTokensOfTheSimulator(t *testing.T) {
 		s.sim.RevokeToken(s.client.Token().Reveal())
 		s.sim.ResetJournal()
 		for range 3 {
-			for _, err := range s.client.Artefacts.All(s.Context()) {
+			for _, err := range s.client.Artefacts.List().All(s.Context()) {
 				s.mustBe(err, connectclient.ErrUnauthorized)
 				if strings.Contains(err.Error(), s.client.Token().Reveal()) {
 					s.Error(err)

@@ -4,7 +4,6 @@ package connectclient
 
 import (
 	"context"
-	"iter"
 	"net/http"
 	"time"
 )
@@ -57,40 +56,36 @@ func (d *Deployment) normalise() string {
 // DeploymentClient calls the API about deployments.
 type DeploymentClient struct{ client *Client }
 
-// AllOfDevice yields the device's deployments, each once, the newest first as far
-// as none is added meanwhile. An error is the last element; [ErrNotFound] if
-// there is no such device.
-func (d *DeploymentClient) AllOfDevice(ctx context.Context, deviceID string) iter.Seq2[Deployment, error] {
-	return func(yield func(Deployment, error) bool) {
-		all, err := d.ofDevice(deviceID)
-		if err != nil {
-			yield(Deployment{}, err)
-			return
-		}
-		all.all(ctx)(yield)
+// ListOfDevice opens a listing of the device's deployments, the newest first. It
+// is [ErrNotFound] if there is no such device.
+func (d *DeploymentClient) ListOfDevice(deviceID string) *Listing[Deployment] {
+	const operation = "list deployments"
+	path, err := deploymentsOf(operation, deviceID)
+	return &Listing[Deployment]{
+		client:    d.client,
+		operation: operation,
+		path:      path,
+		plural:    "deployments",
+		normalise: (*Deployment).normalise,
+		invalid:   err,
 	}
 }
 
 // Newest returns the device's newest deployments, the newest first, as many as
-// one request gives: at most 100. [ErrNotFound] if there is no such device.
+// one request gives: at most 100. [ErrNotFound] if there is no such device. A row
+// that cannot be understood is an error here: who asks for the newest decides by
+// it whether to deploy.
 func (d *DeploymentClient) Newest(ctx context.Context, deviceID string) ([]Deployment, error) {
-	all, err := d.ofDevice(deviceID)
-	if err != nil {
-		return nil, err
+	all := d.ListOfDevice(deviceID)
+	if all.invalid != nil {
+		return nil, all.invalid
 	}
-	first, err := all.page(ctx, 1)
-	return first.rows, err
-}
-
-func (d *DeploymentClient) ofDevice(deviceID string) (listing[Deployment], error) {
-	const operation = "list deployments"
-	path, err := deploymentsOf(operation, deviceID)
-	return listing[Deployment]{
-		client:    d.client,
-		operation: operation,
-		path:      path,
-		normalise: (*Deployment).normalise,
-	}, err
+	newest, err := all.page(ctx, 1)
+	if err == nil && len(newest.rows) < newest.count {
+		req := request{operation: all.operation, method: http.MethodGet}
+		return nil, garbageError(&req, &answer{status: http.StatusOK}, "with a deployment that cannot be understood")
+	}
+	return newest.rows, err
 }
 
 // Get reads one deployment.

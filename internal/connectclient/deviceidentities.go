@@ -4,7 +4,6 @@ package connectclient
 
 import (
 	"context"
-	"iter"
 	"net/http"
 	"time"
 )
@@ -52,16 +51,17 @@ type DeviceIdentityUpdate struct {
 // DeviceIdentityClient calls the API about device identities.
 type DeviceIdentityClient struct{ client *Client }
 
-// All yields the organisation's device identities, each once, sorted by
-// description as far as none moves meanwhile. An error is the last element.
-func (d *DeviceIdentityClient) All(ctx context.Context) iter.Seq2[DeviceIdentity, error] {
-	return listing[DeviceIdentity]{
+// List opens a listing of the organisation's device identities, sorted by
+// description.
+func (d *DeviceIdentityClient) List() *Listing[DeviceIdentity] {
+	return &Listing[DeviceIdentity]{
 		client:    d.client,
 		operation: "list device identities",
 		path:      deviceIdentitiesPath,
+		plural:    "device_identities",
 		normalise: (*DeviceIdentity).normalise,
 		judge:     noCollection,
-	}.all(ctx)
+	}
 }
 
 // Get reads one device identity.

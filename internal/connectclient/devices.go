@@ -5,7 +5,6 @@ package connectclient
 import (
 	"context"
 	"encoding/json"
-	"iter"
 	"net/http"
 	"net/url"
 	"strings"
@@ -97,25 +96,25 @@ type DeviceUpdate struct {
 // DeviceClient calls the API about devices.
 type DeviceClient struct{ client *Client }
 
-// All yields the devices that match the query, each once, sorted by name as far
-// as none moves meanwhile. An error is the last element.
+// List opens a listing of the devices that match the query, sorted by name.
 //
 // A query is free text, a name or a serial number, and qualifiers, all of which
 // must match: "model:5 memory:8gb os:raspios-13 tag:lab tag:kiosk". An empty one
 // matches every device.
-func (d *DeviceClient) All(ctx context.Context, query string) iter.Seq2[Device, error] {
+func (d *DeviceClient) List(query string) *Listing[Device] {
 	var values url.Values
 	if query = strings.TrimSpace(query); query != "" {
 		values = url.Values{"query": {query}}
 	}
-	return listing[Device]{
+	return &Listing[Device]{
 		client:    d.client,
 		operation: "list devices",
 		path:      devicesPath,
 		query:     values,
+		plural:    "devices",
 		normalise: (*Device).normalise,
 		judge:     noCollection,
-	}.all(ctx)
+	}
 }
 
 // Get reads one device: [ErrNotFound] if there is none, [ErrUnsupported] if the

@@ -76,7 +76,7 @@ func endpoints(t *testing.T) []endpoint {
 	return []endpoint{
 		{
 			name:    "list artefacts",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Artefacts.All(ctx)) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Artefacts.List().All(ctx)) },
 			sent:    "GET /organisation/artefacts?page=1&per_page=100",
 			current: rows("artefacts", artefactJSON), older: rows("artefacts", artefactJSON),
 			want: []Artefact{artefact},
@@ -113,7 +113,7 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "list device identities",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.DeviceIdentities.All(ctx)) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.DeviceIdentities.List().All(ctx)) },
 			sent:    "GET /organisation/device-identities?page=1&per_page=100",
 			current: rows("device_identities", identityJSON), older: rows("device-identities", identityJSON),
 			want: []DeviceIdentity{identity},
@@ -161,7 +161,7 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "list auth keys",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.AuthKeys.All(ctx)) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.AuthKeys.List().All(ctx)) },
 			sent:    "GET /organisation/auth-keys?page=1&per_page=100",
 			current: rows("auth_keys", authKeyJSON),
 			want:    []AuthKey{authKey},
@@ -201,7 +201,7 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "list devices",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Devices.All(ctx, "")) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Devices.List("").All(ctx)) },
 			sent:    "GET /organisation/devices?page=1&per_page=100",
 			current: rows("devices", deviceJSON, ancientJSON), older: rows("devices", deviceJSON, ancientJSON),
 			want: []Device{device, ancient},
@@ -209,7 +209,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "query devices",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return collect(c.Devices.All(ctx, " model:3b+ tag:lab "))
+				return collect(c.Devices.List(" model:3b+ tag:lab ").All(ctx))
 			},
 			sent:    "GET /organisation/devices?page=1&per_page=100&query=model%3A3b%2B%20tag%3Alab",
 			current: rows("devices", deviceJSON), older: rows("devices", deviceJSON),
@@ -241,7 +241,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "list deployments",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return collect(c.Deployments.AllOfDevice(ctx, "p1"))
+				return collect(c.Deployments.ListOfDevice("p1").All(ctx))
 			},
 			sent:    "GET /organisation/devices/p1/deployments?page=1&per_page=100",
 			current: rows("deployments", deploymentJSON), older: rows("deployments", deploymentJSON),

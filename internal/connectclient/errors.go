@@ -48,10 +48,6 @@ var (
 	ErrOutcomeUnknown = errors.New("it is not known whether the request was carried out")
 	// ErrUnsupported: the older revision of the API has no such call.
 	ErrUnsupported = errors.New("the API's older revision cannot do this")
-	// ErrListingMoved: a listing changed each time it was read, so rows may
-	// be missing from it. What it yielded is true. Comes in addition to
-	// ErrUnavailable.
-	ErrListingMoved = errors.New("the listing kept changing while it was read")
 	// ErrArtefactDeployed comes in addition to ErrInvalid: the artefact has
 	// been deployed and so can never be deleted.
 	ErrArtefactDeployed = errors.New("the artefact has been deployed")

@@ -20,7 +20,7 @@ import (
 
 var allKinds = []error{
 	ErrUnauthorized, ErrBilling, ErrForbidden, ErrNotFound, ErrUnauthorizedRequest, ErrInvalid, ErrThrottled, ErrDeferred, ErrUnavailable,
-	ErrOutcomeUnknown, ErrUnsupported, ErrListingMoved, ErrArtefactDeployed, ErrNotEditable, ErrNotCancellable,
+	ErrOutcomeUnknown, ErrUnsupported, ErrArtefactDeployed, ErrNotEditable, ErrNotCancellable,
 }
 
 // mustBeOf checks that the error is of these kinds and of no other.
@@ -433,7 +433,7 @@ func TestAttemptIsBounded(t *testing.T) {
 func TestQueriesStayOutOfErrors(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	_, err := collect(connect(t, closed.URL).Devices.All(t.Context(), "tag:secret-project"))
+	_, err := collect(connect(t, closed.URL).Devices.List("tag:secret-project").All(t.Context()))
 	if err == nil || strings.Contains(fmt.Sprintf("%v %#v", err, err), "secret-project") {
 		t.Errorf("%#v", err)
 	}

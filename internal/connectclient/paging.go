@@ -13,120 +13,173 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"rpi-connect.dev/operator/internal/connectclient/budget"
 )
 
 const (
 	// perPage is the most that the API gives.
 	perPage = 100
-	// maxRounds is how often a listing is read before it is given up as moving.
-	maxRounds = 3
-	// maxPatience is how long a listing that has begun waits, in all, for the
-	// budget to let its next pages go.
-	maxPatience = time.Minute
+	// maxPageRows bounds a page of an API that does not keep to that.
+	maxPageRows = 10 * perPage
+	// maxRows and maxBytes bound what one listing brings, whatever its pages
+	// say: far more than an hour's budget could keep up with.
+	maxRows  = 200_000
+	maxBytes = 128 << 20
 )
 
-// listing is one reading of a collection, page by page.
-type listing[T any] struct {
+// Listing reads a collection page by page, every object once. It is one reading:
+// to read the collection again, open another. It is not safe for concurrent use.
+//
+// The API sorts by names that can change, so rows move from page to page while
+// one reads. A listing ends all the same, at about as many pages as there are.
+// What it shows is there. What it does not show may be there too: an object that
+// was moved forward between two pages, past the place that was read last, is
+// missed. See [Listing.Whole] for what else speaks against concluding that
+// something is gone.
+//
+// Reading is [budget.Background], whatever the context says: the part of the
+// budget that is reserved for writing is never spent on a listing.
+type Listing[T any] struct {
 	client    *Client
 	operation string
 	path      string
 	query     url.Values
+	plural    string // what the rows are called in a page
 	normalise func(*T) (id string)
-	// judge gives the outcome of reading a page, an error or nil, the meaning
-	// it has for this collection; nil if it means what it says.
+	// judge gives the outcome of reading the first page, an error or nil, the
+	// meaning it has for this collection; nil if it means what it says.
 	judge func(error) error
+	// invalid is why there is nothing to read at all.
+	invalid error
 
-	begun  bool          // a page has been read
-	waited time.Duration // for the budget
+	progress progress
+	seen     map[string]struct{} // ids
+	skipped  int
+	bytes    int
 }
 
-// page is one page of a listing, with the id of every row.
-type page[T any] struct {
-	rows  []T
-	ids   []string
-	total int // of the whole listing
-}
-
-// all yields every row of the collection once, whatever moves while it is read.
+// Next reads the next page. It returns those of its rows that no page before has
+// shown, maybe none, and whether there are more pages. After an error, the next
+// call goes on at the page that failed.
 //
-// The API sorts by names that can change: between two pages a row can slip from
-// one to the other, and be seen twice or not at all. So the listing is read
-// until one round of it is settled, which is when every page told the same
-// total and as many different rows were seen. Later rounds yield what the earlier
-// ones missed. The last element is ErrListingMoved if no round settled.
-func (l listing[T]) all(ctx context.Context) iter.Seq2[T, error] {
+// In the middle of a listing it waits for as long as the budget only paces
+// ([ErrDeferred]): a listing that is given up has spent its requests for nothing.
+// To begin, it does not wait.
+func (l *Listing[T]) Next(ctx context.Context) (rows []T, more bool, err error) {
+	switch {
+	case l.invalid != nil:
+		return nil, false, l.invalid
+	case l.progress.over:
+		return nil, false, nil
+	}
+	number := l.progress.next()
+	read, err := l.patientPage(WithPriority(ctx, budget.Background), number)
+	switch {
+	case number > 1 && pastTheEnd(err):
+		l.progress.refused(number)
+		return nil, !l.progress.over, nil
+	case err != nil:
+		return nil, true, err
+	}
+	rows = l.news(read)
+	if number > l.progress.furthest { // a page that is read again is not counted again
+		l.skipped += read.count - len(read.rows)
+	}
+	l.bytes += read.bytes
+	l.progress.read(number, read.facts(len(rows)))
+	if len(l.seen) >= maxRows || l.bytes >= maxBytes {
+		l.progress.stop()
+	}
+	return rows, !l.progress.over, nil
+}
+
+// Total is how many objects the collection has, as the latest page told; 0 before
+// the first.
+func (l *Listing[T]) Total() int { return l.progress.total }
+
+// Skipped is how many rows could not be understood, and were left out.
+func (l *Listing[T]) Skipped() int { return l.skipped }
+
+// Whole tells, at the end of the listing, whether it has shown all that was there
+// throughout, as far as one can tell: no row was skipped, it came to the end that
+// its pages told of, and as many objects were seen as were counted. It does not
+// exclude that a single object slipped through while others came and went.
+func (l *Listing[T]) Whole() bool {
+	// A count may be off by one, and among thousands a few come and go at any
+	// moment.
+	fewest := l.progress.fewest
+	return l.progress.over && !l.progress.cut && l.skipped == 0 && len(l.seen)+1+fewest/100 >= fewest
+}
+
+// All yields what Next returns, to the end of the listing. An error is the last
+// element.
+func (l *Listing[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		l := l // ranging over it a second time is another reading
 		var none T
-		yielded := map[string]bool{}
-		for range maxRounds {
-			r := newRound()
-			for p, err := range l.pages(ctx, r) {
-				if err != nil {
-					yield(none, err)
+		for more := true; more; {
+			var rows []T
+			var err error
+			rows, more, err = l.Next(ctx)
+			if err != nil {
+				yield(none, err)
+				return
+			}
+			for i := range rows {
+				if !yield(rows[i], nil) {
 					return
 				}
-				for i, id := range p.ids {
-					if yielded[id] {
-						continue
-					}
-					yielded[id] = true
-					if !yield(p.rows[i], nil) {
-						return
-					}
-				}
-			}
-			if r.settled() {
-				return
-			}
-		}
-		yield(none, &Error{
-			Operation: l.operation,
-			detail:    ErrListingMoved.Error(),
-			kinds:     []error{ErrListingMoved, ErrUnavailable},
-		})
-	}
-}
-
-// pages reads one round.
-func (l *listing[T]) pages(ctx context.Context, r *round) iter.Seq2[page[T], error] {
-	return func(yield func(page[T], error) bool) {
-		for number := 1; !r.over; number++ {
-			p, err := l.patientPage(ctx, number)
-			if number > 1 && (errors.Is(err, ErrNotFound) || errors.Is(err, ErrInvalid)) {
-				r.pastTheEnd()
-				return
-			}
-			if err == nil {
-				r.add(p.ids, p.total)
-			}
-			if !yield(p, err) || err != nil {
-				return
 			}
 		}
 	}
 }
 
-// patientPage waits for the budget in the middle of a listing: one that is
-// broken off has spent its requests for nothing. To begin one, it does not wait.
-func (l *listing[T]) patientPage(ctx context.Context, number int) (page[T], error) {
+// news returns the rows whose ids no page before has shown.
+func (l *Listing[T]) news(read page[T]) []T {
+	if l.seen == nil {
+		l.seen = map[string]struct{}{}
+	}
+	fresh := make([]T, 0, len(read.rows))
+	for i, id := range read.ids {
+		if _, repeated := l.seen[id]; !repeated {
+			l.seen[id] = struct{}{}
+			fresh = append(fresh, read.rows[i])
+		}
+	}
+	return fresh
+}
+
+// patientPage waits while the budget paces a listing that has begun.
+func (l *Listing[T]) patientPage(ctx context.Context, number int) (page[T], error) {
 	for {
-		p, err := l.page(ctx, number)
+		read, err := l.page(ctx, number)
 		at, known := RetryAt(err)
-		if !l.begun || !errors.Is(err, ErrDeferred) || !known {
-			l.begun = l.begun || err == nil
-			return p, err
+		if !l.progress.begun() || !errors.Is(err, ErrDeferred) || !known {
+			return read, err
 		}
 		wait := max(at.Sub(l.client.options.Now()), 10*time.Millisecond)
-		l.waited += wait
-		if l.waited > maxPatience || l.client.options.Sleep(ctx, wait) != nil {
-			return p, err
+		if l.client.options.Sleep(ctx, wait) != nil {
+			return read, err
 		}
+	}
+}
+
+// pastTheEnd tells whether the API refuses a page because there are not so many.
+func pastTheEnd(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrInvalid) {
+		return false
+	}
+	switch e.StatusCode {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusGone, http.StatusUnprocessableEntity:
+		return true
+	default:
+		return false
 	}
 }
 
 // page reads one page.
-func (l *listing[T]) page(ctx context.Context, number int) (page[T], error) {
+func (l *Listing[T]) page(ctx context.Context, number int) (page[T], error) {
 	query := url.Values{"page": {strconv.Itoa(number)}, "per_page": {strconv.Itoa(perPage)}}
 	maps.Copy(query, l.query)
 	req := request{operation: l.operation, method: http.MethodGet, path: l.path, query: query}
@@ -137,84 +190,87 @@ func (l *listing[T]) page(ctx context.Context, number int) (page[T], error) {
 	if err != nil {
 		return page[T]{}, err
 	}
-	p, ok := decodePage(ans.body, l.normalise)
+	read, ok := decodePage(ans.body, l.plural, l.normalise)
 	if !ok {
 		return page[T]{}, garbageError(&req, ans, "not with the page of a listing")
 	}
-	return p, nil
+	return read, nil
+}
+
+// page is one page of a listing: the rows that could be understood, with their
+// ids.
+type page[T any] struct {
+	rows  []T
+	ids   []string
+	count int // of all rows
+	total int // of the whole listing
+	pages int // of the whole listing; 0 if that is not told
+	bytes int
+}
+
+func (p page[T]) facts(fresh int) pageFacts {
+	return pageFacts{rows: p.count, fresh: fresh, total: p.total, pages: p.pages}
 }
 
 // decodePage reads {"<plural>": […], "meta": {"total_count": …}}. The rows are the
-// page's only list, under whatever name: how the plural of two words is written
-// is not published. What is not clearly a page is refused, because a listing
-// taken for empty by mistake would look as if everything had been deleted.
-func decodePage[T any](body []byte, normalise func(*T) string) (page[T], bool) {
-	var p page[T]
+// list of that name or else, because how the plural of two words is written is
+// not certain, the page's only list. What else there is, is ignored.
+//
+// What is not clearly a page is refused, because a listing taken for empty by
+// mistake would look as if everything had been deleted. A row that is not as
+// expected is left out: it may be one of a kind that is not known here yet.
+func decodePage[T any](body []byte, plural string, normalise func(*T) string) (page[T], bool) {
+	read := page[T]{bytes: len(body)}
 	var members map[string]json.RawMessage
 	if json.Unmarshal(body, &members) != nil {
-		return p, false
+		return read, false
 	}
 	var meta struct {
-		TotalCount *int `json:"total_count"`
+		TotalCount *int            `json:"total_count"`
+		TotalPages json.RawMessage `json:"total_pages"`
 	}
 	if json.Unmarshal(members["meta"], &meta) != nil || meta.TotalCount == nil || *meta.TotalCount < 0 {
-		return p, false
+		return read, false
 	}
-	p.total = *meta.TotalCount
-	lists := 0
-	for _, member := range members {
-		if !bytes.HasPrefix(member, []byte("[")) {
+	read.total = *meta.TotalCount
+	_ = json.Unmarshal(meta.TotalPages, &read.pages) // what is no number tells nothing
+
+	list, ok := theList(members, plural)
+	var rows []json.RawMessage
+	if !ok || json.Unmarshal(list, &rows) != nil || len(rows) > maxPageRows {
+		return read, false
+	}
+	read.count = len(rows)
+	for _, raw := range rows {
+		var row T
+		if json.Unmarshal(raw, &row) != nil {
 			continue
 		}
-		lists++
-		if json.Unmarshal(member, &p.rows) != nil {
-			return p, false
+		if id := normalise(&row); id != "" {
+			read.rows, read.ids = append(read.rows, row), append(read.ids, id)
 		}
 	}
-	if lists != 1 {
-		return p, false
+	return read, true
+}
+
+// theList finds the rows among the members of a page.
+func theList(members map[string]json.RawMessage, plural string) (json.RawMessage, bool) {
+	isList := func(member json.RawMessage) bool { return bytes.HasPrefix(member, []byte("[")) }
+	if named, ok := members[plural]; ok {
+		return named, isList(named)
 	}
-	for i := range p.rows {
-		id := normalise(&p.rows[i])
-		if id == "" {
-			return p, false
+	var list json.RawMessage
+	for _, member := range members {
+		switch {
+		case !isList(member):
+		case list != nil:
+			return nil, false
+		default:
+			list = member
 		}
-		p.ids = append(p.ids, id)
 	}
-	return p, true
+	return list, list != nil
 }
-
-// round tallies one reading of all pages.
-type round struct {
-	seen  map[string]bool
-	rows  int // with repeats
-	total int // -1 before the first page
-	moved bool
-	over  bool
-}
-
-func newRound() *round { return &round{seen: map[string]bool{}, total: -1} }
-
-func (r *round) add(ids []string, total int) {
-	before := len(r.seen)
-	for _, id := range ids {
-		r.seen[id] = true
-	}
-	r.rows += len(ids)
-	r.moved = r.moved || r.total >= 0 && r.total != total
-	r.total = total
-	// A page with nothing new is the last one repeated, or an empty one
-	// past the end: no further page will bring more.
-	r.over = r.rows >= total || len(r.seen) == before
-}
-
-// pastTheEnd notes that a page that should exist does not: the listing has
-// become shorter.
-func (r *round) pastTheEnd() { r.moved, r.over = true, true }
-
-// settled tells whether the round has seen the listing as it was at one moment,
-// as far as one can tell.
-func (r *round) settled() bool { return !r.moved && len(r.seen) == r.total }
 
 // noCollection is for the collections that every organisation has: if one is
 // not found, the address is not the API's, or something before it is broken.

@@ -73,7 +73,7 @@ func TestRevisionIsLearnt(t *testing.T) {
 			for _, now = range steps {
 				var err error
 				if now.list {
-					_, err = collect(client.AuthKeys.All(t.Context()))
+					_, err = collect(client.AuthKeys.List().All(t.Context()))
 				} else {
 					err = get(t, client)
 				}
@@ -103,7 +103,7 @@ func TestRevisionIsTheAPIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, other := api.Organisation(NewSecret(testToken)), api.Organisation(NewSecret("rporg_other"))
-	_, err = collect(one.AuthKeys.All(t.Context()))
+	_, err = collect(one.AuthKeys.List().All(t.Context()))
 	mustBeOf(t, err, ErrUnsupported)
 	before := len(s.requests())
 	_, err = other.AuthKeys.Get(t.Context(), "k1")
@@ -126,8 +126,8 @@ func TestUnknownCallIsNoUnknownObject(t *testing.T) {
 	} {
 		for first, before := range map[string]func(*Client){
 			"at first":       func(*Client) {},
-			"in between":     func(c *Client) { _, _ = collect(c.Devices.All(t.Context(), "")) },
-			"once known":     func(c *Client) { _, _ = collect(c.AuthKeys.All(t.Context())) },
+			"in between":     func(c *Client) { _, _ = collect(c.Devices.List("").All(t.Context())) },
+			"once known":     func(c *Client) { _, _ = collect(c.AuthKeys.List().All(t.Context())) },
 			"after a delete": func(c *Client) { _ = c.Artefacts.Delete(t.Context(), "a1") },
 		} {
 			t.Run(name+" "+first, func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestLearningEndsAtALowRate(t *testing.T) {
 	s := serve(t, olderRevision)
 	client := connectAt(t, clock, s.URL, func(o *Options) { o.QPS = 1.0 / 60 })
 	for range 100 {
-		_, err := collect(client.AuthKeys.All(t.Context()))
+		_, err := collect(client.AuthKeys.List().All(t.Context()))
 		if client.Revision() == RevisionOlder {
 			mustBeOf(t, err, ErrUnsupported)
 			return

@@ -5,7 +5,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"iter"
 	"net/url"
 	"strings"
 
@@ -27,11 +26,14 @@ import (
 func artefactKind(options reflector.Options) lifecycle.Kind[*v1alpha1.Artefact] {
 	artefacts := reflector.New(options, reflector.Collection[connectclient.Artefact]{
 		Name: "artefacts",
-		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.Artefact, error] {
-			return c.Artefacts.All(ctx)
+		List: func(c *connectclient.Client, _ string) reflector.Pager[connectclient.Artefact] {
+			return c.Artefacts.List()
 		},
-		ID:  func(a connectclient.Artefact) string { return a.ID },
-		Key: func(a connectclient.Artefact) string { return a.Name },
+		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.Artefact, error) {
+			return c.Artefacts.Get(ctx, id)
+		},
+		ID:   func(a connectclient.Artefact) string { return a.ID },
+		Keys: func(a connectclient.Artefact) []string { return []string{a.Name} },
 	})
 	return lifecycle.Kind[*v1alpha1.Artefact]{
 		New:          func() *v1alpha1.Artefact { return &v1alpha1.Artefact{} },
@@ -52,12 +54,15 @@ type artefact struct {
 }
 
 func (a *artefact) Observe(context.Context) (lifecycle.Observation, error) {
-	if err := a.store.Await(a.conn.NotBefore, a.conn.Resource); err != nil {
+	if err := a.store.Await(a.conn.NotBefore, a.conn.Waiter); err != nil {
 		return lifecycle.Observation{}, err
 	}
-	found, ok := a.store.Get(a.conn.ID)
-	if !ok {
-		found, ok = a.store.Find(artefactName(a.obj))
+	found, ok, err := a.store.Lookup(a.conn.ID, a.conn.Waiter)
+	if err != nil {
+		return lifecycle.Observation{}, err
+	}
+	if named := a.store.Find(artefactName(a.obj)); !ok && len(named) > 0 {
+		found, ok = named[0], true
 	}
 	if !ok {
 		return lifecycle.Observation{}, nil

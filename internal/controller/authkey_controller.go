@@ -7,7 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,11 +37,13 @@ const clockSkew = time.Minute
 func authKeyKind(options reflector.Options, c client.Client, live client.Reader, clk clock.PassiveClock) lifecycle.Kind[*v1alpha1.AuthKey] {
 	keys := reflector.New(options, reflector.Collection[connectclient.AuthKey]{
 		Name: "auth-keys",
-		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.AuthKey, error] {
-			return c.AuthKeys.All(ctx)
+		List: func(c *connectclient.Client, _ string) reflector.Pager[connectclient.AuthKey] {
+			return c.AuthKeys.List()
 		},
-		ID:  func(k connectclient.AuthKey) string { return k.ID },
-		Key: func(connectclient.AuthKey) string { return "" },
+		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.AuthKey, error) {
+			return c.AuthKeys.Get(ctx, id)
+		},
+		ID: func(k connectclient.AuthKey) string { return k.ID },
 	})
 	minted := newMinted()
 	return lifecycle.Kind[*v1alpha1.AuthKey]{
@@ -85,7 +87,7 @@ func (k keyState) expired(now time.Time) bool { return !k.exchanged() && !now.Be
 // Observe says which key the Secret holds and how it is. A key that has to be
 // followed by a new one is reported as not there.
 func (a *authKey) Observe(ctx context.Context) (lifecycle.Observation, error) {
-	unlisted := a.store.Await(a.conn.NotBefore, a.conn.Resource)
+	unlisted := a.store.Await(a.conn.NotBefore, a.conn.Waiter)
 	if unlisted != nil && !errors.Is(unlisted, connectclient.ErrUnsupported) {
 		return lifecycle.Observation{}, unlisted
 	}
@@ -97,7 +99,9 @@ func (a *authKey) Observe(ctx context.Context) (lifecycle.Observation, error) {
 		// The id is still of use to a deletion: the key may be all that is left.
 		return lifecycle.Observation{ID: a.conn.ID}, nil
 	}
-	a.key = a.look(unlisted == nil)
+	if a.key, err = a.look(unlisted == nil); err != nil {
+		return lifecycle.Observation{}, err
+	}
 	a.mirror()
 	if a.toBeReplaced() {
 		return lifecycle.Observation{ID: a.key.ID}, nil
@@ -106,17 +110,20 @@ func (a *authKey) Observe(ctx context.Context) (lifecycle.Observation, error) {
 }
 
 // look gathers what is known of the key in the Secret.
-func (a *authKey) look(listed bool) keyState {
+func (a *authKey) look(listed bool) (keyState, error) {
 	state := keyState{listed: listed}
 	if listed {
-		found, ok := a.store.Get(a.secret.id())
+		found, ok, err := a.store.Lookup(a.secret.id(), a.conn.Waiter)
+		if err != nil {
+			return state, err
+		}
 		state.AuthKey, state.gone = found, !ok
 	}
 	state.ID = a.secret.id()
 	if state.ExpiresAt.IsZero() {
 		state.ExpiresAt = a.secret.expiresAt()
 	}
-	return state
+	return state, nil
 }
 
 // mirror brings what is known of the key into the status.
@@ -234,7 +241,7 @@ func (a *authKey) Prepare(ctx context.Context) (string, error) {
 	if a.conn.Intent == nil {
 		return "", nil
 	}
-	orphans := a.store.All()
+	orphans := slices.Collect(a.store.All())
 	// Only now: what is on its way may be in the picture already.
 	if a.minted.unsure(likeness(a.obj)) {
 		return "", lifecycle.Verdict{Again: time.Second}
@@ -387,7 +394,7 @@ func (a *authKey) edit(ctx context.Context, id string) error {
 		changed, err := a.conn.Client.AuthKeys.Update(ctx, id, changes)
 		if errors.Is(err, connectclient.ErrNotEditable) {
 			// Since it was listed, a device has used it or its time has run out.
-			return cmp.Or(a.store.Await(a.clock.Now(), a.conn.Resource), reflector.ErrPending)
+			return cmp.Or(a.store.Await(a.clock.Now(), a.conn.Waiter), reflector.ErrPending)
 		}
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -22,6 +21,7 @@ import (
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/connectclient/budget"
+	"rpi-connect.dev/operator/internal/controller/devices"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/internal/reflector"
 )
@@ -33,7 +33,7 @@ import (
 type deployments struct {
 	client  client.Client
 	clock   clock.PassiveClock
-	devices *reflector.Reflector[connectclient.Device]
+	devices *devices.Finder
 	polls   *polls
 }
 
@@ -44,18 +44,10 @@ type deployments struct {
 // at in turns, as often as the budget lasts; when it is over, never again.
 func deploymentKind(options reflector.Options, c client.Client, clk clock.PassiveClock, pollMin, pollMax time.Duration) lifecycle.Kind[*v1alpha1.Deployment] {
 	all := &deployments{
-		client: c,
-		clock:  clk,
-		polls:  newPolls(options.API, clk, pollMin, pollMax),
-		devices: reflector.New(options, reflector.Collection[connectclient.Device]{
-			Name: "devices",
-			List: func(ctx context.Context, c *connectclient.Client, query string) iter.Seq2[connectclient.Device, error] {
-				return c.Devices.All(ctx, query)
-			},
-			ID:       func(d connectclient.Device) string { return d.ID },
-			Key:      func(connectclient.Device) string { return "" },
-			OnDemand: true,
-		}),
+		client:  c,
+		clock:   clk,
+		polls:   newPolls(options.API, clk, pollMin, pollMax),
+		devices: devices.New(options),
 	}
 	return lifecycle.Kind[*v1alpha1.Deployment]{
 		New:          func() *v1alpha1.Deployment { return &v1alpha1.Deployment{} },
@@ -79,10 +71,10 @@ func (d *deployments) Start(ctx context.Context) error {
 	return d.devices.Start(ctx)
 }
 
-// Notify says whom to wake.
-func (d *deployments) Notify(wake func(reflector.Wake), wanted func(context.Context, connectclient.Secret) bool) {
-	d.polls.wake = wake
-	d.devices.Notify(wake, wanted)
+// Subscribe says whom to wake.
+func (d *deployments) Subscribe(s reflector.Subscription) {
+	d.polls.wake = s.Notify
+	d.devices.Subscribe(s)
 }
 
 // Retry asks for devices again; running deployments have their turns.

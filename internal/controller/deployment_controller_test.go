@@ -251,36 +251,6 @@ func TestNote(t *testing.T) {
 	}
 }
 
-func TestMatching(t *testing.T) {
-	porch := connectclient.Device{ID: "1", Name: "porch", SerialNumber: "10000000abcdef01"}
-	attic := connectclient.Device{ID: "2", Name: "attic", SerialNumber: "10000000abcdef02"}
-	twin := connectclient.Device{ID: "3", Name: "porch", SerialNumber: "10000000abcdef03"}
-	for name, test := range map[string]struct {
-		wanted v1alpha1.DeviceReference
-		want   string
-	}{
-		"the name":                            {v1alpha1.DeviceReference{Name: "attic"}, "2"},
-		"a name that two have":                {v1alpha1.DeviceReference{Name: "porch"}, "1 3"},
-		"a name that nobody has":              {v1alpha1.DeviceReference{Name: "cellar"}, ""},
-		"a part of a name":                    {v1alpha1.DeviceReference{Name: "att"}, ""},
-		"a name in other letters":             {v1alpha1.DeviceReference{Name: "Attic"}, ""},
-		"the serial number":                   {v1alpha1.DeviceReference{SerialNumber: "10000000abcdef03"}, "3"},
-		"the serial number in capitals":       {v1alpha1.DeviceReference{SerialNumber: "10000000ABCDEF03"}, "3"},
-		"a serial number that nobody has":     {v1alpha1.DeviceReference{SerialNumber: "10000000abcdef0"}, ""},
-		"a query, which Connect has answered": {v1alpha1.DeviceReference{Query: "tag:lab"}, "1 2 3"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var ids []string
-			for _, device := range matching([]connectclient.Device{porch, attic, twin}, test.wanted) {
-				ids = append(ids, device.ID)
-			}
-			if got := strings.Join(ids, " "); got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
 // Each way to name a device is told in the user's own words.
 func TestDescribe(t *testing.T) {
 	for want, wanted := range map[string]v1alpha1.DeviceReference{

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -15,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
-	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/internal/reflector"
 )
@@ -60,25 +57,22 @@ func (d *deployment) findArtefact(ctx context.Context) error {
 // out that there is no such device; then it is waited for like a name.
 func (d *deployment) findDevice() error {
 	wanted := d.obj.Spec.Device
-	store := d.devices.Part(d.conn.Token, wanted.Query)
 	if wanted.ID != "" && !d.awaitsDevice() {
-		d.device, _ = store.Get(wanted.ID) // its name, if a listing has shown it
+		d.device, _ = d.devices.Known(d.conn.Token, wanted.ID) // its name, if a listing has shown it
 		d.device.ID = wanted.ID
 		return nil
 	}
-	if err := store.Await(d.conn.NotBefore, d.conn.Resource); err != nil {
+	matches, err := d.devices.Find(d.conn.Token, wanted, d.conn.NotBefore, d.conn.Waiter)
+	if err != nil {
 		return err
 	}
-	matches := matching(store.All(), wanted)
 	switch len(matches) {
 	case 0:
-		store.AwaitNext(d.conn.Resource)
 		return d.noDevice(describe(wanted))
 	case 1:
 		d.device = matches[0]
 		return nil
 	default:
-		store.AwaitNext(d.conn.Resource)
 		return lifecycle.Stalled(v1alpha1.ReasonDeviceAmbiguous, "%d devices match %s: make spec.device match one only, by its id for example.", len(matches), describe(wanted))
 	}
 }
@@ -87,16 +81,6 @@ func (d *deployment) findDevice() error {
 func (d *deployment) awaitsDevice() bool {
 	ready := meta.FindStatusCondition(d.obj.Status.Conditions, v1alpha1.ConditionReady)
 	return ready != nil && ready.Reason == v1alpha1.ReasonDeviceNotFound
-}
-
-// matching are the devices that the reference means; a query has been answered by
-// Connect already.
-func matching(devices []connectclient.Device, wanted v1alpha1.DeviceReference) []connectclient.Device {
-	return slices.DeleteFunc(devices, func(device connectclient.Device) bool {
-		return wanted.ID != "" && device.ID != wanted.ID ||
-			wanted.Name != "" && device.Name != wanted.Name ||
-			wanted.SerialNumber != "" && !strings.EqualFold(device.SerialNumber, wanted.SerialNumber)
-	})
 }
 
 func describe(wanted v1alpha1.DeviceReference) string {
@@ -119,8 +103,8 @@ func (d *deployment) noDevice(which string) error {
 // deviceGone is for a device that Connect does not know, although its id was given
 // or listed: the next listing shows whether it comes.
 func (d *deployment) deviceGone() error {
-	store := d.devices.Part(d.conn.Token, d.obj.Spec.Device.Query)
-	if err := store.Await(d.clock.Now(), d.conn.Resource); err != nil && !errors.Is(err, reflector.ErrPending) {
+	_, err := d.devices.Find(d.conn.Token, d.obj.Spec.Device, d.clock.Now(), d.conn.Waiter)
+	if err != nil && !errors.Is(err, reflector.ErrPending) {
 		return err
 	}
 	return d.noDevice(describe(d.obj.Spec.Device))

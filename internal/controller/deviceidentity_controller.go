@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"iter"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,11 +35,14 @@ import (
 func deviceIdentityKind(options reflector.Options, secrets client.Reader) lifecycle.Kind[*v1alpha1.DeviceIdentity] {
 	identities := reflector.New(options, reflector.Collection[connectclient.DeviceIdentity]{
 		Name: "device-identities",
-		List: func(ctx context.Context, c *connectclient.Client, _ string) iter.Seq2[connectclient.DeviceIdentity, error] {
-			return c.DeviceIdentities.All(ctx)
+		List: func(c *connectclient.Client, _ string) reflector.Pager[connectclient.DeviceIdentity] {
+			return c.DeviceIdentities.List()
 		},
-		ID:  func(i connectclient.DeviceIdentity) string { return i.ID },
-		Key: func(i connectclient.DeviceIdentity) string { return keyFingerprint(i.PublicKey) },
+		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.DeviceIdentity, error) {
+			return c.DeviceIdentities.Get(ctx, id)
+		},
+		ID:   func(i connectclient.DeviceIdentity) string { return i.ID },
+		Keys: func(i connectclient.DeviceIdentity) []string { return []string{keyFingerprint(i.PublicKey)} },
 	})
 	return lifecycle.Kind[*v1alpha1.DeviceIdentity]{
 		New:              func() *v1alpha1.DeviceIdentity { return &v1alpha1.DeviceIdentity{} },
@@ -67,12 +69,15 @@ type deviceIdentity struct {
 }
 
 func (d *deviceIdentity) Observe(context.Context) (lifecycle.Observation, error) {
-	if err := d.store.Await(d.conn.NotBefore, d.conn.Resource); err != nil {
+	if err := d.store.Await(d.conn.NotBefore, d.conn.Waiter); err != nil {
 		return lifecycle.Observation{}, err
 	}
-	found, ok := d.store.Get(d.conn.ID)
-	if !ok {
-		found, ok = d.store.Find(keyFingerprint(d.obj.Spec.PublicKey))
+	found, ok, err := d.store.Lookup(d.conn.ID, d.conn.Waiter)
+	if err != nil {
+		return lifecycle.Observation{}, err
+	}
+	if same := d.store.Find(keyFingerprint(d.obj.Spec.PublicKey)); !ok && len(same) > 0 {
+		found, ok = same[0], true
 	}
 	if !ok {
 		return lifecycle.Observation{}, nil

@@ -23,7 +23,7 @@ type polls struct {
 	api      *connectclient.API
 	clock    clock.PassiveClock
 	min, max time.Duration
-	wake     func(reflector.Wake)
+	wake     func(reflector.Notification)
 
 	mu     sync.Mutex
 	ctx    context.Context // set by Start
@@ -173,7 +173,7 @@ func (p *polls) handOut(queue *pollQueue) time.Duration {
 	var woken []types.NamespacedName
 	defer func() {
 		if len(woken) > 0 {
-			p.wake(reflector.Wake{Token: queue.token, Waiters: woken})
+			p.wake(reflector.Notification{Token: queue.token, Waiters: woken})
 		}
 	}()
 	p.mu.Lock()

@@ -17,17 +17,29 @@ var (
 		Name: "rpi_connect_drift_total",
 		Help: "Remote objects that a listing found to have appeared, changed or vanished behind the operator's back.",
 	}, []string{"collection"})
+
+	skipped = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "rpi_connect_listing_rows_skipped_total",
+		Help: "Rows of listings that could not be understood and were left out. Whether such an object is there cannot be told from a listing.",
+	}, []string{"collection"})
 )
 
 func init() {
-	metrics.Registry.MustRegister(listings, drift)
+	metrics.Registry.MustRegister(listings, drift, skipped)
 }
 
-func observe(collection string, err error, changed int) {
+func observeListing(collection string, err error) {
 	result := "complete"
 	if err != nil {
 		result = "failed"
 	}
 	listings.WithLabelValues(collection, result).Inc()
+}
+
+func observeDrift(collection string, changed int) {
 	drift.WithLabelValues(collection).Add(float64(changed))
+}
+
+func observeSkipped(collection string, rows int) {
+	skipped.WithLabelValues(collection).Add(float64(rows))
 }

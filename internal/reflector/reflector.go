@@ -10,15 +10,28 @@
 // the store. What the operator writes is put into the store at once, and is
 // never read back.
 //
-// A listing wakes only those whom it concerns: the objects that differ from the
-// picture before it, and the resources that were waiting for a picture at all.
-// Nobody blocks on a listing, and a steady organisation wakes nobody.
+// A listing wakes only those whom it concerns: the resources that wait for what it
+// has shown, and those whose objects differ from the picture before it. Nobody
+// blocks on a listing, and a steady organisation wakes nobody.
+//
+// # What is not there
+//
+// Rows move between pages while a collection is read, so one listing can miss an
+// object that is there. What a listing has shown is true. What it has not shown
+// is in doubt: the object stays in the picture, those who have it are woken, and
+// whoever is about to conclude something from its absence asks [Store.Lookup],
+// which proves it first: by a request for the one object where the API has such a
+// call, otherwise by a second listing. See doubt.go.
+//
+// # What it costs
+//
+// Demands are gathered: two listings of a collection keep a distance that its size
+// and the token's budget give, so that no demand, however often repeated, spends the
+// hour. A listing that fails goes on where it was. See schedule.go.
 package reflector
 
 import (
 	"context"
-	"iter"
-	"reflect"
 	"sync"
 	"time"
 
@@ -27,37 +40,79 @@ import (
 	"rpi-connect.dev/operator/internal/connectclient"
 )
 
+// Pager reads a collection page by page; mostly it is a [connectclient.Listing].
+type Pager[T any] interface {
+	// Next returns the rows of the next page that were not shown before, and
+	// whether there are more pages. After an error it goes on at the page that
+	// failed.
+	Next(ctx context.Context) (rows []T, more bool, err error)
+	// Skipped is how many rows could not be understood so far.
+	Skipped() int
+	// Whole tells, after the last page, whether all was shown that was there,
+	// as far as one reading can tell. Of one that is not whole nothing is
+	// concluded from what it did not show.
+	Whole() bool
+}
+
 // Collection says how one kind of remote object is listed, and how one object is
 // told from another.
 type Collection[T any] struct {
 	// Name labels the collection in metrics, in the plural: "artefacts".
 	Name string
-	// List reads the whole collection, or the part of it that the scope asks
-	// for, every object once.
-	List func(ctx context.Context, c *connectclient.Client, scope string) iter.Seq2[T, error]
+	// List opens a listing of the whole collection, or of the part of it that
+	// the scope asks for. It sends nothing.
+	List func(c *connectclient.Client, scope string) Pager[T]
+	// Get reads one object by its id. [connectclient.ErrNotFound] proves that it
+	// is not there; [connectclient.ErrUnsupported] says that the API has no such
+	// call. Nil if there is none in any revision. It is used for the whole
+	// collection only: what is in the organisation need not be in a part of it.
+	Get func(ctx context.Context, c *connectclient.Client, id string) (*T, error)
 	// ID is the remote id.
 	ID func(T) string
-	// Key is the natural key by which a resource finds the object before it
-	// knows the id: an artefact's name, a parsed public key. Empty where an
-	// object has none.
-	Key func(T) string
+	// Keys are what else an object can be found by: the natural key by which a
+	// resource finds it before it knows the id, for example. Several objects may
+	// share one. Optional.
+	Keys func(T) []string
 	// OnDemand lists only while somebody waits. For a collection that is
 	// looked things up in rather than kept equal to something.
 	OnDemand bool
 }
 
-// Wake says whom a listing, or the failure of one, concerns.
-type Wake struct {
+// Waiter is a resource that waits.
+type Waiter struct {
+	// Subscriber is the name of its [Subscription], which is told to wake it.
+	Subscriber string
+	Resource   types.NamespacedName
+}
+
+// Notification says whom of one subscriber a listing, or the failure of one,
+// concerns.
+type Notification struct {
 	// Token is the organisation's access token.
 	Token connectclient.Secret
 	// Everyone is set when the token was refused, or is accepted again: that
 	// concerns every resource that uses it.
 	Everyone bool
-	// Waiters asked for a picture that was not there yet.
+	// Waiters are those whose wait is over.
 	Waiters []types.NamespacedName
-	// IDs and Keys name the objects that appeared, changed or vanished
-	// behind the operator's back.
+	// IDs and Keys name the objects that appeared, changed or vanished behind
+	// the operator's back, and those that a listing did not show: whoever has
+	// such an object asks [Store.Lookup].
 	IDs, Keys []string
+}
+
+// Subscription is one kind of resources that is told of a collection. Many may
+// share one collection.
+type Subscription struct {
+	// Name tells subscribers apart; it is what their Waiters say.
+	Name string
+	// Notify is called after a listing. It must be quick, and safe for
+	// concurrent use: every store calls it.
+	Notify func(Notification)
+	// Wanted tells whether any resource of this kind still uses the token. A
+	// store whose token nobody wants ends when it is due to be listed. Nil
+	// stands for always.
+	Wanted func(context.Context, connectclient.Secret) bool
 }
 
 // Options are what the reflectors of all kinds have in common.
@@ -67,29 +122,21 @@ type Options struct {
 	// Interval is the time between two listings of the same collection when
 	// nobody asks for one earlier. Default 10 minutes.
 	Interval time.Duration
-	// Now is the clock. Default time.Now.
+	// Now is the clock by which a picture is fresh or not. Default time.Now.
+	// When to list is decided by the real one.
 	Now func() time.Time
 }
 
-// Reflector holds the stores of one kind, one per access token.
+// Reflector holds the stores of one kind, one per access token and part of the
+// organisation.
 type Reflector[T any] struct {
-	options    Options
-	collection Collection[T]
-	// wake is called, never concurrently for one store, after a listing.
-	wake func(Wake)
-	// wanted tells whether anybody still uses the token. A store that nobody
-	// wants ends at its next listing, so that a retired token costs nothing.
-	wanted func(context.Context, connectclient.Secret) bool
+	options       Options
+	collection    Collection[T]
+	subscriptions []Subscription
 
 	mu     sync.Mutex
 	ctx    context.Context // set by Start: the stores' goroutines live in it
-	stores map[part]*Store[T]
-}
-
-// part is what one store is about: an organisation, or a part of it.
-type part struct {
-	token connectclient.Secret
-	scope string
+	stores map[connectclient.Secret]map[string]*Store[T]
 }
 
 // New returns a reflector that does nothing before [Reflector.Start].
@@ -100,19 +147,20 @@ func New[T any](options Options, collection Collection[T]) *Reflector[T] {
 	if options.Interval <= 0 {
 		options.Interval = 10 * time.Minute
 	}
+	if collection.Keys == nil {
+		collection.Keys = func(T) []string { return nil }
+	}
 	return &Reflector[T]{
 		options:    options,
 		collection: collection,
-		wake:       func(Wake) {},
-		wanted:     func(context.Context, connectclient.Secret) bool { return true },
-		stores:     map[part]*Store[T]{},
+		stores:     map[connectclient.Secret]map[string]*Store[T]{},
 	}
 }
 
-// Notify sets who is told about a listing, and who says whether a token is
-// still in use. It must be called before [Reflector.Start].
-func (r *Reflector[T]) Notify(wake func(Wake), wanted func(context.Context, connectclient.Secret) bool) {
-	r.wake, r.wanted = wake, wanted
+// Subscribe has one more kind of resources told of the collection. It must be
+// called before [Reflector.Start].
+func (r *Reflector[T]) Subscribe(s Subscription) {
+	r.subscriptions = append(r.subscriptions, s)
 }
 
 // Of returns the store of the token's organisation. The first call for a token
@@ -124,14 +172,16 @@ func (r *Reflector[T]) Of(token connectclient.Secret) *Store[T] { return r.Part(
 func (r *Reflector[T]) Part(token connectclient.Secret, scope string) *Store[T] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	of := part{token, scope}
-	store, ok := r.stores[of]
-	if !ok {
-		store = newStore(r, of)
-		r.stores[of] = store
-		if r.ctx != nil {
-			go store.run(r.ctx)
-		}
+	if store, ok := r.stores[token][scope]; ok {
+		return store
+	}
+	store := newStore(r, token, scope)
+	if r.stores[token] == nil {
+		r.stores[token] = map[string]*Store[T]{}
+	}
+	r.stores[token][scope] = store
+	if r.ctx != nil {
+		store.start(r.ctx)
 	}
 	return store
 }
@@ -140,37 +190,88 @@ func (r *Reflector[T]) Part(token connectclient.Secret, scope string) *Store[T] 
 func (r *Reflector[T]) Start(ctx context.Context) error {
 	r.mu.Lock()
 	r.ctx = ctx
-	for _, store := range r.stores {
-		go store.run(ctx)
+	for _, parts := range r.stores {
+		for _, store := range parts {
+			store.start(ctx)
+		}
 	}
 	r.mu.Unlock()
 	<-ctx.Done()
 	return nil
 }
 
+// Known finds an object by its id in whatever listing of the token's organisation,
+// or of a part of it, has shown it. It proves nothing, and asks for nothing.
+func (r *Reflector[T]) Known(token connectclient.Secret, id string) (T, bool) {
+	for _, store := range r.of(token) {
+		if found, ok := store.Get(id); ok {
+			return found, true
+		}
+	}
+	var none T
+	return none, false
+}
+
 // Retry lists at once what could not be listed because the token was refused:
 // there is reason to think that it is good now.
 func (r *Reflector[T]) Retry(token connectclient.Secret) {
+	for _, store := range r.of(token) {
+		store.retry()
+	}
+}
+
+// Forget drops what a resource waits for: it is gone.
+func (r *Reflector[T]) Forget(w Waiter) {
 	r.mu.Lock()
 	var stores []*Store[T]
-	for of, store := range r.stores {
-		if of.token == token {
+	for _, parts := range r.stores {
+		for _, store := range parts {
 			stores = append(stores, store)
 		}
 	}
 	r.mu.Unlock()
 	for _, store := range stores {
-		store.retry()
+		store.forget(w)
 	}
 }
 
-// drop forgets a store that nobody wants any more.
-func (r *Reflector[T]) drop(store *Store[T]) {
+// Retire ends the stores of a token that nothing uses any more, whatever waits
+// there; what waits is woken, in case that it goes on with another token.
+func (r *Reflector[T]) Retire(token connectclient.Secret) {
+	for _, store := range r.of(token) {
+		store.end(func() bool { return true })
+	}
+}
+
+// of returns the stores of a token.
+func (r *Reflector[T]) of(token connectclient.Secret) []*Store[T] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stores[store.part] == store {
-		delete(r.stores, store.part)
+	stores := make([]*Store[T], 0, len(r.stores[token]))
+	for _, store := range r.stores[token] {
+		stores = append(stores, store)
+	}
+	return stores
+}
+
+// drop forgets a store that has ended. The lock is held.
+func (r *Reflector[T]) drop(store *Store[T]) {
+	parts := r.stores[store.token]
+	if parts[store.scope] != store {
+		return
+	}
+	delete(parts, store.scope)
+	if len(parts) == 0 {
+		delete(r.stores, store.token)
 	}
 }
 
-func equal[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
+// wanted tells whether any subscriber still uses the token.
+func (r *Reflector[T]) wanted(ctx context.Context, token connectclient.Secret) bool {
+	for _, s := range r.subscriptions {
+		if s.Wanted == nil || s.Wanted(ctx, token) {
+			return true
+		}
+	}
+	return len(r.subscriptions) == 0
+}

@@ -5,7 +5,6 @@ package reflector_test
 import (
 	"context"
 	"errors"
-	"iter"
 	"slices"
 	"sync"
 	"testing"
@@ -33,31 +32,31 @@ type organisation struct {
 	failure  error
 	listings int
 	during   func() // runs once, in the middle of the next listing
-	wakes    []reflector.Wake
+	notified []reflector.Notification
 	wanted   bool
 }
 
-func (o *organisation) list(context.Context, *connectclient.Client, string) iter.Seq2[thing, error] {
+// listing shows all things on one page.
+type listing struct{ of *organisation }
+
+func (l *listing) Next(context.Context) ([]thing, bool, error) {
+	o := l.of
 	o.mu.Lock()
 	o.listings++
 	things, failure, during := slices.Clone(o.things), o.failure, o.during
 	o.during = nil
 	o.mu.Unlock()
-	return func(yield func(thing, error) bool) {
-		if during != nil {
-			during()
-		}
-		if failure != nil {
-			yield(thing{}, failure)
-			return
-		}
-		for _, one := range things {
-			if !yield(one, nil) {
-				return
-			}
-		}
+	if during != nil {
+		during()
 	}
+	if failure != nil {
+		return nil, true, failure
+	}
+	return things, false, nil
 }
+
+func (*listing) Skipped() int { return 0 }
+func (*listing) Whole() bool  { return true }
 
 // shows makes the next listings show these things.
 func (o *organisation) shows(things ...thing) {
@@ -80,14 +79,14 @@ func (o *organisation) meanwhile(do func()) {
 	o.during = do
 }
 
-// woken returns the wakes since it was last called.
-func (o *organisation) woken() []reflector.Wake {
+// woken returns whom the subscriber was told of since it was last called.
+func (o *organisation) woken() []reflector.Notification {
 	synctest.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	wakes := o.wakes
-	o.wakes = nil
-	return wakes
+	notified := o.notified
+	o.notified = nil
+	return notified
 }
 
 func (o *organisation) listed() int {
@@ -98,9 +97,17 @@ func (o *organisation) listed() int {
 }
 
 var (
-	alice = types.NamespacedName{Namespace: "fleet", Name: "alice"}
-	bob   = types.NamespacedName{Namespace: "fleet", Name: "bob"}
+	alice = waiter("alice")
+	bob   = waiter("bob")
 )
+
+func waiter(name string) reflector.Waiter {
+	return reflector.Waiter{Subscriber: "Thing", Resource: types.NamespacedName{Namespace: "fleet", Name: name}}
+}
+
+func wakes(n reflector.Notification, w reflector.Waiter) bool {
+	return slices.Contains(n.Waiters, w.Resource)
+}
 
 // start returns the store of an organisation, with a reflector behind it that
 // lists every ten minutes.
@@ -111,18 +118,23 @@ func start(t *testing.T, collection reflector.Collection[thing]) (*organisation,
 		t.Fatal(err)
 	}
 	o := &organisation{t: t, wanted: true}
-	collection.Name, collection.List = "things", o.list
+	collection.Name = "things"
+	collection.List = func(*connectclient.Client, string) reflector.Pager[thing] { return &listing{of: o} }
 	collection.ID = func(one thing) string { return one.ID }
-	collection.Key = func(one thing) string { return one.Name }
+	collection.Keys = func(one thing) []string { return []string{one.Name} }
 	r := reflector.New(reflector.Options{API: api, Interval: 10 * time.Minute}, collection)
-	r.Notify(func(w reflector.Wake) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.wakes = append(o.wakes, w)
-	}, func(context.Context, connectclient.Secret) bool {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		return o.wanted
+	r.Subscribe(reflector.Subscription{
+		Name: "Thing",
+		Notify: func(n reflector.Notification) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.notified = append(o.notified, n)
+		},
+		Wanted: func(context.Context, connectclient.Secret) bool {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return o.wanted
+		},
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -167,13 +179,13 @@ func TestManyWaitersShareOneListing(t *testing.T) {
 		wantPending(t, store.Await(time.Time{}, alice))
 		wantPending(t, store.Await(time.Time{}, bob))
 
-		wakes := o.woken()
-		if len(wakes) != 1 || len(wakes[0].Waiters) != 2 || len(wakes[0].IDs) != 0 {
-			t.Fatalf("woken: %+v, want one wake of both waiters and no drift", wakes)
+		told := o.woken()
+		if len(told) != 1 || len(told[0].Waiters) != 2 || len(told[0].IDs) != 0 {
+			t.Fatalf("woken: %+v, want one wake of both waiters and no drift", told)
 		}
 		wantNoError(t, store.Await(time.Time{}, alice))
-		if found, ok := store.Find("one"); !ok || found.ID != "1" {
-			t.Errorf("Find = %v, %v", found, ok)
+		if found := store.Find("one"); len(found) != 1 || found[0].ID != "1" {
+			t.Errorf("Find = %v", found)
 		}
 		if n := o.listed(); n != 1 {
 			t.Errorf("%d listings, want 1", n)
@@ -192,8 +204,8 @@ func TestSteadyOrganisationWakesNobody(t *testing.T) {
 		if n := o.listed(); n < 6 || n > 8 {
 			t.Errorf("%d listings in an hour, want one every ten minutes or so", n)
 		}
-		if wakes := o.woken(); len(wakes) != 0 {
-			t.Errorf("woken: %+v, want nobody", wakes)
+		if told := o.woken(); len(told) != 0 {
+			t.Errorf("woken: %+v, want nobody", told)
 		}
 	})
 }
@@ -208,15 +220,19 @@ func TestDriftWakesOnlyWhomItConcerns(t *testing.T) {
 		o.shows(thing{ID: "1", Name: "one"}, thing{ID: "2", Name: "two", Content: "changed"}, thing{ID: "4", Name: "four"})
 		pass(12 * time.Minute)
 
-		wakes := o.woken()
-		if len(wakes) != 1 {
-			t.Fatalf("%d wakes, want 1", len(wakes))
+		told := o.woken()
+		if len(told) != 1 {
+			t.Fatalf("%d wakes, want 1", len(told))
 		}
-		slices.Sort(wakes[0].IDs)
-		slices.Sort(wakes[0].Keys)
-		if !slices.Equal(wakes[0].IDs, []string{"2", "3", "4"}) || !slices.Equal(wakes[0].Keys, []string{"four", "three", "two"}) {
-			t.Errorf("woken by %v and %v", wakes[0].IDs, wakes[0].Keys)
+		slices.Sort(told[0].IDs)
+		slices.Sort(told[0].Keys)
+		if !slices.Equal(told[0].IDs, []string{"2", "3", "4"}) || !slices.Equal(told[0].Keys, []string{"four", "three", "two"}) {
+			t.Errorf("woken by %v and %v", told[0].IDs, told[0].Keys)
 		}
+		if _, ok := store.Get("3"); !ok {
+			t.Error("what one listing did not show is taken for gone")
+		}
+		pass(12 * time.Minute)
 		if _, ok := store.Get("3"); ok {
 			t.Error("what vanished is still there")
 		}
@@ -237,8 +253,8 @@ func TestListingDoesNotUndoWhatWasWrittenMeanwhile(t *testing.T) {
 			store.Remove("2")
 		})
 		pass(12 * time.Minute)
-		if wakes := o.woken(); len(wakes) != 0 {
-			t.Errorf("woken: %+v, want nobody: the operator did all of it", wakes)
+		if told := o.woken(); len(told) != 0 {
+			t.Errorf("woken: %+v, want nobody: the operator did all of it", told)
 		}
 		if _, ok := store.Get("3"); !ok {
 			t.Error("what was created during the listing is gone")
@@ -251,9 +267,9 @@ func TestListingDoesNotUndoWhatWasWrittenMeanwhile(t *testing.T) {
 		}
 
 		o.shows(thing{ID: "1", Name: "one", Content: "new"})
-		pass(12 * time.Minute)
+		pass(24 * time.Minute)
 		if _, ok := store.Get("3"); ok {
-			t.Error("a listing that began later did not remove what it does not show")
+			t.Error("two listings that began later did not remove what they do not show")
 		}
 	})
 }
@@ -268,8 +284,8 @@ func TestDemandForANewerPicture(t *testing.T) {
 		lost := time.Now()
 		o.shows(thing{ID: "1", Name: "one"})
 		wantPending(t, store.Await(lost, alice))
-		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, alice) {
-			t.Fatalf("woken: %+v, want the waiter", wakes)
+		if told := o.woken(); len(told) != 1 || !wakes(told[0], alice) {
+			t.Fatalf("woken: %+v, want the waiter", told)
 		}
 		wantNoError(t, store.Await(lost, alice))
 		if n := o.listed(); n != 2 {
@@ -284,16 +300,16 @@ func TestOutageTellsOnceAndHeals(t *testing.T) {
 		outage := &connectclient.Error{Operation: "list things"}
 		o.fails(outage)
 		wantPending(t, store.Await(time.Time{}, alice))
-		if wakes := o.woken(); len(wakes) != 1 || len(wakes[0].Waiters) != 1 {
-			t.Fatalf("woken: %+v, want the waiter to hear of the failure", wakes)
+		if told := o.woken(); len(told) != 1 || len(told[0].Waiters) != 1 {
+			t.Fatalf("woken: %+v, want the waiter to hear of the failure", told)
 		}
 		if err := store.Await(time.Time{}, alice); !errors.Is(err, outage) {
 			t.Fatalf("Await = %v, want the failure", err)
 		}
 
 		pass(10 * time.Minute)
-		if wakes := o.woken(); len(wakes) != 0 {
-			t.Errorf("woken: %+v, want silence while nothing changes", wakes)
+		if told := o.woken(); len(told) != 0 {
+			t.Errorf("woken: %+v, want silence while nothing changes", told)
 		}
 		if n := o.listed(); n > 20 {
 			t.Errorf("%d attempts in ten minutes of outage", n)
@@ -301,8 +317,8 @@ func TestOutageTellsOnceAndHeals(t *testing.T) {
 
 		o.shows()
 		pass(2 * time.Minute)
-		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, alice) {
-			t.Errorf("woken: %+v, want the waiter to hear that it is over", wakes)
+		if told := o.woken(); len(told) != 1 || !wakes(told[0], alice) {
+			t.Errorf("woken: %+v, want the waiter to hear that it is over", told)
 		}
 		wantNoError(t, store.Await(time.Time{}, alice))
 	})
@@ -321,39 +337,43 @@ func TestOutageDoesNotChangeWhatIsKnown(t *testing.T) {
 		if _, ok := store.Get("1"); !ok {
 			t.Error("the picture was lost in the outage")
 		}
-		if wakes := o.woken(); len(wakes) != 0 {
-			t.Errorf("woken: %+v, want nobody", wakes)
+		if told := o.woken(); len(told) != 0 {
+			t.Errorf("woken: %+v, want nobody", told)
 		}
 	})
 }
 
-func TestOnDemandEndsWhenNobodyWaits(t *testing.T) {
+func anything(thing) bool { return true }
+
+func TestOnDemandListsWhileSomebodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, store := start(t, reflector.Collection[thing]{OnDemand: true})
 		wantPending(t, store.Await(time.Time{}, alice))
 		o.woken()
-		store.AwaitNext(alice)
-		pass(12 * time.Minute)
-		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, alice) {
-			t.Fatalf("woken: %+v, want whoever awaits the next listing", wakes)
+		store.AwaitMatch(alice, anything)
+		pass(35 * time.Minute)
+		if told := o.woken(); len(told) != 0 {
+			t.Fatalf("woken: %+v, want nobody while nothing changes", told)
 		}
-
-		pass(time.Hour)
-		if n := o.listed(); n != 2 {
-			t.Errorf("%d listings, want none once nobody waits", n)
-		}
-
-		store.AwaitNext(alice) // on a store that has ended
-		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, alice) {
-			t.Errorf("woken: %+v, want the waiter of the store that took over", wakes)
-		}
-		pass(time.Hour)
-		o.woken()
-
 		o.shows(thing{ID: "1", Name: "one"})
-		wantPending(t, store.Await(time.Time{}, bob))
-		if wakes := o.woken(); len(wakes) != 1 || !slices.Contains(wakes[0].Waiters, bob) {
-			t.Errorf("woken: %+v, want the waiter of the store that took over", wakes)
+		pass(12 * time.Minute)
+		if told := o.woken(); len(told) != 1 || !wakes(told[0], alice) {
+			t.Fatalf("woken: %+v, want whoever waits for a change", told)
+		}
+
+		before := o.listed()
+		pass(time.Hour)
+		if n := o.listed(); n != before {
+			t.Errorf("%d more listings, want none once nobody waits", n-before)
+		}
+
+		o.shows(thing{ID: "2", Name: "two"})
+		wantPending(t, store.Await(time.Time{}, bob)) // on a store that has ended
+		if told := o.woken(); len(told) != 1 || !wakes(told[0], bob) {
+			t.Errorf("woken: %+v, want the waiter of the store that took over", told)
+		}
+		if _, ok := store.Get("2"); !ok {
+			t.Error("the store that has ended does not show what the one shows that took over")
 		}
 	})
 }

@@ -157,6 +157,7 @@ type Budget struct {
 	token    token
 	slots    slots
 	comeback spreads // of those who were refused
+	ends     ends    // of windows
 
 	stop stop
 }

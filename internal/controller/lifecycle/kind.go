@@ -78,9 +78,9 @@ type Kind[O Object] struct {
 type Organisation interface {
 	// Start watches until the context ends.
 	Start(context.Context) error
-	// Notify says, before Start, whom to tell of changes, and who knows
+	// Subscribe says, before Start, whom to tell of changes, and who knows
 	// whether a token is still in use.
-	Notify(wake func(reflector.Wake), wanted func(context.Context, connectclient.Secret) bool)
+	Subscribe(s reflector.Subscription)
 	// Retry asks again what could not be asked because the token was refused.
 	Retry(token connectclient.Secret)
 }
@@ -88,8 +88,10 @@ type Organisation interface {
 // Connection is what a pass knows of the organisation that its resource belongs
 // to.
 type Connection struct {
-	// Resource is who to wake when a listing it waits for is there.
+	// Resource is who the pass is about, and Waiter who to wake when a listing
+	// it waits for is there.
 	Resource types.NamespacedName
+	Waiter   reflector.Waiter
 	// Token opens the organisation; Client calls it.
 	Token  connectclient.Secret
 	Client *connectclient.Client

@@ -10,6 +10,7 @@ import (
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/controller/accesstoken"
+	"rpi-connect.dev/operator/internal/reflector"
 )
 
 // pass is one run of the story for one resource.
@@ -47,6 +48,7 @@ func (p *pass[O]) open(token connectclient.Secret) Remote {
 	}
 	return p.kind.Connect(p.obj, &Connection{
 		Resource:  p.req.NamespacedName,
+		Waiter:    reflector.Waiter{Subscriber: p.gvk.Kind, Resource: p.req.NamespacedName},
 		Token:     token,
 		Client:    p.API.Organisation(token),
 		NotBefore: notBefore,

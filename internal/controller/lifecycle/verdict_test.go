@@ -123,7 +123,6 @@ func TestJudgeOutage(t *testing.T) {
 		refusal(connectclient.ErrUnavailable, words("bad gateway")),
 		refusal(connectclient.ErrUnavailable, connectclient.Error{Operation: "create artefact", Cause: errors.New("connection refused")}),
 		errors.Join(connectclient.ErrUnavailable, connectclient.ErrOutcomeUnknown),
-		errors.Join(connectclient.ErrUnavailable, connectclient.ErrListingMoved),
 		refusal(connectclient.ErrNotFound, words("no such page")), // where a collection should be
 	} {
 		got, unjudged := judge(err, v1alpha1.ReasonCreating, noon)

@@ -56,7 +56,7 @@ func Add[O Object](mgr ctrl.Manager, env Environment, kind Kind[O]) error {
 	if err := r.index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("index %s: %w", gvk.Kind, err)
 	}
-	kind.Organisation.Notify(r.wake, r.wanted)
+	kind.Organisation.Subscribe(reflector.Subscription{Name: gvk.Kind, Notify: r.wake, Wanted: r.wanted})
 	env.Tokens.OnTouched(r.reconsider)
 	if err := mgr.Add(kind.Organisation); err != nil {
 		return err
@@ -138,7 +138,7 @@ func (r *Reconciler[O]) concerns() predicate.Predicate {
 
 // wake passes on whom a listing concerns. It runs on the listing's goroutine,
 // which has no one to report an error to: the cache it reads does not fail.
-func (r *Reconciler[O]) wake(w reflector.Wake) {
+func (r *Reconciler[O]) wake(w reflector.Notification) {
 	ctx := context.Background()
 	for _, waiter := range w.Waiters {
 		r.queue.Add(reconcile.Request{NamespacedName: waiter})
