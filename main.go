@@ -22,7 +22,6 @@ import (
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // for kubeconfigs that name a credential plugin
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
@@ -47,6 +46,7 @@ type options struct {
 	pollMin        time.Duration
 	pollMax        time.Duration
 	watchNamespace string
+	settleTime     time.Duration
 	concurrency    int
 	leaderElect    bool
 	leaseNamespace string
@@ -65,6 +65,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.DurationVar(&o.pollMax, "deployment-poll-max", 15*time.Minute, "Longest time between two looks at a running deployment, while the request budget allows: at one whose device has long been offline.")
 	fs.IntVar(&o.apiReserve, "api-budget-reserve", 10, "Percentage of the hourly request budget that polling and listing leave to creating, changing, cancelling, and to other users of the same access token.")
 	fs.Float64Var(&o.apiQPS, "api-qps", 10, "Requests per second and access token where the API announces no budget.")
+	fs.DurationVar(&o.settleTime, "post-settle-time", controller.DefaultPostSettleTime, "How long after a request to create something whose answer was lost what it made may still appear. Of what Connect would create twice, auth keys and deployments, no second one is asked for before that.")
 	fs.IntVar(&o.concurrency, "max-concurrent-reconciles", 16, "Resources of one kind that are worked on at the same time.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Make sure that only one of several replicas is active.")
 	fs.StringVar(&o.leaseNamespace, "leader-elect-namespace", "", "Namespace of the lease that tells replicas apart. Empty: the pod's, and outside a cluster "+defaultNamespace+".")
@@ -135,6 +136,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--resync-interval=%s: give a time above 0, such as 10m", o.resync)
 	case o.pollMin <= 0 || o.pollMax < o.pollMin:
 		return fmt.Errorf("--deployment-poll-min=%s and --deployment-poll-max=%s: give times above 0, the second not below the first", o.pollMin, o.pollMax)
+	case o.settleTime <= 0:
+		return fmt.Errorf("--post-settle-time=%s: give a time above 0, such as 90s; a request may be carried out long after its connection broke", o.settleTime)
 	case o.concurrency < 1:
 		return fmt.Errorf("--max-concurrent-reconciles=%d: give at least 1", o.concurrency)
 	}
@@ -159,11 +162,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	err = controller.Add(mgr, controller.Options{
+	err = controller.SetupWithManager(mgr, controller.Options{
 		API:                     api,
 		ResyncInterval:          o.resync,
 		DeploymentPollMin:       o.pollMin,
 		DeploymentPollMax:       o.pollMax,
+		PostSettleTime:          o.settleTime,
 		MaxConcurrentReconciles: o.concurrency,
 	})
 	if err != nil {
@@ -254,17 +258,4 @@ func leaseNamespace(o options) string {
 		return ""
 	}
 	return defaultNamespace
-}
-
-func cacheOptions(o options) cache.Options {
-	options := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
-	for name := range strings.SplitSeq(o.watchNamespace, ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			if options.DefaultNamespaces == nil {
-				options.DefaultNamespaces = map[string]cache.Config{}
-			}
-			options.DefaultNamespaces[name] = cache.Config{}
-		}
-	}
-	return options
 }

@@ -36,6 +36,43 @@ type ArtefactSpec struct {
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-fA-F]{64}$')",message="checksum must be a SHA-256 in 64 hexadecimal digits, as sha256sum prints it"
 	Checksum string `json:"checksum"`
+
+	// compatibleWith says which devices the artefact is made for. Connect does not
+	// know of it: a Deployment to another device is not sent (reason Incompatible),
+	// unless its spec.force is true. Default: any device.
+	// +optional
+	CompatibleWith *Compatibility `json:"compatibleWith,omitempty"`
+}
+
+// Compatibility describes devices in the words of Connect's device filters. A device
+// of which Connect knows nothing, because its client is older than 2.9.0, fits none.
+// +kubebuilder:validation:XValidation:rule="has(self.models) || has(self.os) || has(self.minMemory)",message="say at least one of models, os and minMemory, or leave compatibleWith out"
+type Compatibility struct {
+	// models are those of which the device must be one, as after "model:" in a query:
+	// "5", "cm5", "500", "zero2w".
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	Models []string `json:"models,omitempty"`
+
+	// os are the operating systems of which the device must have one, as after "os:"
+	// in a query: "raspios-13".
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	OS []string `json:"os,omitempty"`
+
+	// minMemory is the least memory that the device must have, as after "memory:" in
+	// a query.
+	// +optional
+	// +kubebuilder:validation:Enum="256mb";"512mb";"1gb";"2gb";"4gb";"8gb";"16gb"
+	MinMemory string `json:"minMemory,omitempty"`
 }
 
 // ArtefactStatus says how the artefact is.

@@ -19,7 +19,7 @@ const (
 
 // AuthKeySpec says what a device that signs in with the key becomes, and where
 // the key goes.
-// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.ttlDays) || duration(self.renewBefore).getSeconds() < self.ttlDays * 86400",message="renewBefore must be shorter than the key's lifetime of ttlDays days: make it shorter, or ttlDays larger"
+// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.ttlDays) || duration(self.renewBefore).getSeconds() * 10 <= self.ttlDays * 777600",message="renewBefore must leave at least a tenth of the lifetime of ttlDays days: make it shorter, or ttlDays larger"
 type AuthKeySpec struct {
 	CommonSpec `json:",inline"`
 

@@ -60,6 +60,16 @@ const (
 	// ReasonNotFound: do what the message says; nothing in the organisation has
 	// the recorded id any more, or the one in the annotation rpi-connect.dev/id.
 	ReasonNotFound = "NotFound"
+	// ReasonOrganisationChanged: put back the access token of the organisation
+	// that has the remote object, or confirm the move as the message says; the
+	// token opens an organisation that does not have it.
+	ReasonOrganisationChanged = "OrganisationChanged"
+	// ReasonForbidden: use the access token of an administrator; Connect does
+	// not allow this one to do it.
+	ReasonForbidden = "Forbidden"
+	// ReasonWriteRefused: do what the message says; the Kubernetes API server
+	// refuses what the operator has to write.
+	ReasonWriteRefused = "WriteRefused"
 	// ReasonDeletionRefused: do what the message says, or set
 	// spec.deletionPolicy to Orphan; Connect refuses to delete it.
 	ReasonDeletionRefused = "DeletionRefused"
@@ -90,8 +100,8 @@ const (
 	// ReasonRevoked: delete the AuthKey, or its Secret to have a new key made;
 	// somebody removed the key from the organisation.
 	ReasonRevoked = "Revoked"
-	// ReasonSecretConflict: choose another spec.secret.name; the Secret belongs
-	// to something else.
+	// ReasonSecretConflict: choose another spec.secret.name, or do what the
+	// message says; the Secret belongs to something else or cannot be written.
 	ReasonSecretConflict = "SecretConflict"
 )
 
@@ -108,7 +118,7 @@ const (
 	ReasonPending = "Pending"
 	// ReasonInProgress: wait; the device is installing.
 	ReasonInProgress = "InProgress"
-	// ReasonSucceeded: nothing to do; the device runs the artefact.
+	// ReasonSucceeded: nothing to do; the device reports success.
 	ReasonSucceeded = "Succeeded"
 	// ReasonFailed: look at status.stateReason; a new attempt is a new
 	// Deployment.
@@ -117,9 +127,13 @@ const (
 	ReasonCancelled = "Cancelled"
 	// ReasonSuperseded: nothing to do; a newer deployment took its place.
 	ReasonSuperseded = "Superseded"
-	// ReasonDeadlineExceeded: see why the device was offline; no device picked
-	// the deployment up in time, so it was cancelled.
+	// ReasonDeadlineExceeded: see why the device was offline, or did not report
+	// back; a deadline of the spec is over.
 	ReasonDeadlineExceeded = "DeadlineExceeded"
+	// ReasonIncompatible: deploy to another device, correct the Artefact's
+	// compatibleWith, or set spec.force on a new Deployment; the artefact is not
+	// made for the device, and nothing was sent.
+	ReasonIncompatible = "Incompatible"
 )
 
 // Reasons of events that are not reasons of conditions too.
@@ -136,6 +150,9 @@ const (
 	EventArtefactRetained = "ArtefactRetained"
 	// EventLeftBehind: a resource was let go although its remote object stays.
 	EventLeftBehind = "LeftBehind"
+	// EventRestored: the operator's annotations and its finalizer were removed
+	// from a resource, and have been put back.
+	EventRestored = "Restored"
 	// EventSecretWritten: an auth key was written to its Secret.
 	EventSecretWritten = "SecretWritten"
 	// EventKeyLost: a key may be left in the organisation that is in no

@@ -50,6 +50,16 @@ type DeploymentSpec struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(h|m|s|ms)){1,4}$') && duration(self) > duration('0s')",message="pendingDeadline must be longer than nothing, in hours, minutes and seconds, such as 12h or 1h30m: there is no unit for days, write 24h"
 	PendingDeadline *metav1.Duration `json:"pendingDeadline,omitempty"`
+
+	// inProgressDeadline is how long the device may take from picking the deployment
+	// up to reporting how it went, such as 2h; after that the Deployment ends with
+	// the reason DeadlineExceeded. Connect cannot cancel what a device has begun, so
+	// the device may still finish. Default: as long as it takes.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(h|m|s|ms)){1,4}$') && duration(self) > duration('0s')",message="inProgressDeadline must be longer than nothing, in hours, minutes and seconds, such as 2h or 1h30m: there is no unit for days, write 24h"
+	InProgressDeadline *metav1.Duration `json:"inProgressDeadline,omitempty"`
 }
 
 // ArtefactReference names an Artefact in the resource's own namespace.
@@ -96,6 +106,25 @@ type DeviceReference struct {
 	Query string `json:"query,omitempty"`
 }
 
+// DeploymentOutcome is how a Deployment ended. It is never left again.
+// +kubebuilder:validation:Enum=Succeeded;Failed;Cancelled;Superseded;DeadlineExceeded
+type DeploymentOutcome string
+
+// How a Deployment ends.
+const (
+	// DeploymentSucceeded: the device reports that the artefact was installed.
+	DeploymentSucceeded DeploymentOutcome = "Succeeded"
+	// DeploymentFailed: the device, or Connect, reports a failure.
+	DeploymentFailed DeploymentOutcome = "Failed"
+	// DeploymentCancelled: it was cancelled, by spec.cancel or by another person.
+	DeploymentCancelled DeploymentOutcome = "Cancelled"
+	// DeploymentSuperseded: a newer deployment to the device took its place.
+	DeploymentSuperseded DeploymentOutcome = "Superseded"
+	// DeploymentDeadlineExceeded: spec.pendingDeadline or spec.inProgressDeadline
+	// was over.
+	DeploymentDeadlineExceeded DeploymentOutcome = "DeadlineExceeded"
+)
+
 // DeploymentStatus says how far the deployment is.
 type DeploymentStatus struct {
 	CommonStatus `json:",inline"`
@@ -117,9 +146,15 @@ type DeploymentStatus struct {
 	// +optional
 	State string `json:"state,omitempty"`
 
-	// stateReason is what Connect says about a failed deployment.
+	// stateReason is what the device or Connect says about a failed deployment: at
+	// most 1 KiB, without control characters and without what looks like a secret.
 	// +optional
 	StateReason string `json:"stateReason,omitempty"`
+
+	// outcome is how the deployment ended; empty until it has. Nothing is asked of
+	// Connect from then on.
+	// +optional
+	Outcome DeploymentOutcome `json:"outcome,omitempty"`
 
 	// createdAt is when the deployment was made.
 	// +optional

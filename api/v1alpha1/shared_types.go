@@ -7,20 +7,34 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // Annotations and the finalizer that the operator puts on resources, or reads
 // from them.
 const (
-	// AnnotationID is the id of the remote object. The operator writes it; it
-	// survives a backup, which drops the status. A user writes it to a new
-	// resource to import a remote object by its id.
+	// AnnotationID is a copy of status.id that survives a backup, which drops
+	// the status. A user writes it to a new resource to import a remote object
+	// by its id. It counts only while status.id is empty: afterwards the
+	// operator puts back what was changed.
 	AnnotationID = "rpi-connect.dev/id"
 
-	// AnnotationOrigin says how the remote object came to be: "created" by
-	// the operator or "adopted". Like the id it survives a backup, so that a
-	// restored resource does not delete what it only adopted.
+	// AnnotationOrigin says how the remote object came to be and for which
+	// resource: "created <id> for <namespace>/<name>", or "adopted …". Like the
+	// id it survives a backup, so that a restored resource deletes what it
+	// created and not what it adopted. On a copy of the manifest, which has
+	// another name or namespace, it says nothing.
 	AnnotationOrigin = "rpi-connect.dev/origin"
 
 	// AnnotationCreateIntent is on a resource while its remote object is
 	// being created. It is what keeps a crash from creating it twice. Leave
 	// it alone.
 	AnnotationCreateIntent = "rpi-connect.dev/create-intent"
+
+	// AnnotationUnanswered keeps the create intents whose outcome was never
+	// learnt, so that what a request made although its answer was lost is
+	// still found when it appears late. Leave it alone.
+	AnnotationUnanswered = "rpi-connect.dev/unanswered-requests"
+
+	// AnnotationConfirmOrganisation confirms that a resource moves to another
+	// organisation: its value is the hash of the new access token, which the
+	// message of the reason OrganisationChanged shows. What the resource had
+	// in the organisation before is left there.
+	AnnotationConfirmOrganisation = "rpi-connect.dev/confirm-organisation"
 
 	// AnnotationReconcileRequestedAt asks the operator to look at the remote
 	// object now: any new value counts, the time for example.
@@ -105,13 +119,20 @@ type CommonSpec struct {
 
 // CommonStatus is what the status of every kind has.
 type CommonStatus struct {
-	// id of the remote object in the organisation.
+	// id of the remote object in the organisation. It is authoritative; the
+	// annotation rpi-connect.dev/id is a copy of it.
 	// +optional
 	ID string `json:"id,omitempty"`
 
 	// adopted is true if the remote object existed before this resource.
 	// +optional
 	Adopted bool `json:"adopted,omitempty"`
+
+	// accessTokenHash is the first 8 hexadecimal digits of the SHA-256 of the
+	// access token with which the remote object was last seen. It tells a new
+	// token of the same organisation from one that opens another organisation.
+	// +optional
+	AccessTokenHash string `json:"accessTokenHash,omitempty"`
 
 	// observedGeneration is the generation of the spec that this status is
 	// about; -1 until the operator has looked at the resource.

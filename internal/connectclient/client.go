@@ -142,10 +142,10 @@ func New(options Options) (*API, error) {
 	return &API{options: options, breaker: budget.NewBreaker(options.Now), profile: &profile{}, clients: map[Secret]*Client{}}, nil
 }
 
-// Organisation opens the organisation that the access token belongs to. There is
+// ClientFor opens the organisation that the access token belongs to. There is
 // one Client per token, because the request budget is the token's: the same
 // token gives the same Client.
-func (a *API) Organisation(token Secret) *Client {
+func (a *API) ClientFor(token Secret) *Client {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	client, ok := a.clients[token]
@@ -157,7 +157,7 @@ func (a *API) Organisation(token Secret) *Client {
 }
 
 // Retire forgets an access token that nothing uses any more: the next
-// [API.Organisation] with it begins anew. Calls on a Client that somebody still
+// [API.ClientFor] with it begins anew. Calls on a Client that somebody still
 // holds work on, but from now on nobody is told of them: when Retire has returned,
 // [Options.Observe] is not called for this Client again.
 func (a *API) Retire(token Secret) {

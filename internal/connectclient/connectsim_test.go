@@ -59,7 +59,7 @@ func onEveryStage(t *testing.T, story func(stage)) {
 				}
 				story(stage{
 					T: t, sim: sim, org: sim.AddOrganisation(token),
-					client: api.Organisation(connectclient.NewSecret(token)),
+					client: api.ClientFor(connectclient.NewSecret(token)),
 					older:  revision == connectsim.Older,
 				})
 			})
@@ -329,7 +329,7 @@ func TestPagesOfTheOlderRevision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := api.Organisation(connectclient.NewSecret(token))
+	client := api.ClientFor(connectclient.NewSecret(token))
 	for _, err := range client.Artefacts.List().All(t.Context()) {
 		t.Fatal(err)
 	}

@@ -3,11 +3,11 @@
 // Package connectclient speaks the Management API of Raspberry Pi Connect for
 // Organisations. It knows HTTP and nothing of Kubernetes.
 //
-// An [API] is the way to the service; [API.Organisation] opens one organisation
+// An [API] is the way to the service; [API.ClientFor] opens one organisation
 // with its access token. The calls of an organisation are grouped by resource:
 //
 //	api, err := connectclient.New(connectclient.Options{UserAgent: "example/1.0"})
-//	client := api.Organisation(connectclient.NewSecret(os.Getenv("TOKEN")))
+//	client := api.ClientFor(connectclient.NewSecret(os.Getenv("TOKEN")))
 //	for artefact, err := range client.Artefacts.List().All(ctx) { … }
 //
 // Five promises hold for every call:

@@ -464,7 +464,7 @@ func TestUselessTokenIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, token := range []string{"", "rporg_a\nrporg_b", "rporg_é", "two words"} {
-		err := get(t, api.Organisation(NewSecret(token)))
+		err := get(t, api.ClientFor(NewSecret(token)))
 		mustBeOf(t, err, ErrUnauthorized)
 	}
 	if len(s.requests()) != 0 {

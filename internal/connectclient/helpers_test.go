@@ -142,7 +142,7 @@ func connectAt(t *testing.T, clock *clock, url string, change ...func(*Options))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api.Organisation(NewSecret(testToken))
+	return api.ClientFor(NewSecret(testToken))
 }
 
 // collect reads a listing to its end.

@@ -75,7 +75,7 @@ func in(t *testing.T, w *weather) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api.Organisation(NewSecret(testToken))
+	return api.ClientFor(NewSecret(testToken))
 }
 
 func poll(ctx context.Context, c *Client) error {
@@ -333,7 +333,7 @@ func TestRefusedDuringAnOutage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustBeOf(t, get(t, other.Organisation(NewSecret(testToken))), ErrUnavailable)
+	mustBeOf(t, get(t, other.ClientFor(NewSecret(testToken))), ErrUnavailable)
 	if n := len(s.requests()) - before; n == 0 {
 		t.Error("another API is not tried")
 	}
@@ -347,7 +347,7 @@ func TestOutageOfAllOrganisations(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 100 {
-		_ = create(t, api.Organisation(NewSecret(fmt.Sprint("rporg_", i))))
+		_ = create(t, api.ClientFor(NewSecret(fmt.Sprint("rporg_", i))))
 	}
 	if n := len(s.requests()); n != 5 {
 		t.Errorf("%d requests for 100 organisations", n)

@@ -54,26 +54,29 @@ func (o *observer) silence() {
 
 // observe is the link that measures and logs.
 func observe(c *Client) link {
-	o, fingerprint := c.options, c.token.Fingerprint()
 	return func(next exchange) exchange {
 		return func(ctx context.Context, req *request) (*answer, error) {
-			began := o.Now()
+			began := c.options.Now()
 			ans, err := next(ctx, req)
-
-			call := Call{Operation: req.operation, Method: req.method, Token: fingerprint, Budget: c.budget.State()}
-			if errors.As(err, &call.Refusal) {
-				call.Delay = max(0, call.Refusal.Until.Sub(began))
-			} else {
-				call.Duration = o.Now().Sub(began)
-			}
-			if err == nil {
-				call.StatusCode = ans.status
-			}
-			c.observer.tell(call)
-			logCall(ctx, o.Logger, call, err)
+			c.observed(ctx, req, began, ans, err)
 			return ans, err
 		}
 	}
+}
+
+// observed measures and logs an attempt, or a refusal of the budget to let one be made.
+func (c *Client) observed(ctx context.Context, req *request, began time.Time, ans *answer, err error) {
+	call := Call{Operation: req.operation, Method: req.method, Token: c.token.Fingerprint(), Budget: c.budget.State()}
+	if errors.As(err, &call.Refusal) {
+		call.Delay = max(0, call.Refusal.Until.Sub(began))
+	} else {
+		call.Duration = c.options.Now().Sub(began)
+	}
+	if err == nil {
+		call.StatusCode = ans.status
+	}
+	c.observer.tell(call)
+	logCall(ctx, c.options.Logger, call, err)
 }
 
 func logCall(ctx context.Context, logger *slog.Logger, call Call, err error) {

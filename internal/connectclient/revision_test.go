@@ -102,7 +102,7 @@ func TestRevisionIsTheAPIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, other := api.Organisation(NewSecret(testToken)), api.Organisation(NewSecret("rporg_other"))
+	one, other := api.ClientFor(NewSecret(testToken)), api.ClientFor(NewSecret("rporg_other"))
 	_, err = collect(one.AuthKeys.List().All(t.Context()))
 	mustBeOf(t, err, ErrUnsupported)
 	before := len(s.requests())

@@ -63,7 +63,7 @@ func mustOrganisation(t *testing.T, token Secret) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api.Organisation(token)
+	return api.ClientFor(token)
 }
 
 func mustNotLeak(t *testing.T, where, text string) {

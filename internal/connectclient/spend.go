@@ -28,7 +28,7 @@ func spend(now func() time.Time, b *budget.Budget) link {
 			if err := ctx.Err(); err != nil {
 				return nil, unsent(err) // nobody wants the answer: it is not worth a request
 			}
-			ticket, err := b.Take(priorityOf(ctx, req.method))
+			ticket, err := ticketFor(ctx, b, req)
 			if err != nil {
 				return nil, err
 			}

@@ -71,11 +71,11 @@ func TestOneClientPerToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one := api.Organisation(NewSecret(testToken))
-	if api.Organisation(NewSecret(testToken+"\n")) != one {
+	one := api.ClientFor(NewSecret(testToken))
+	if api.ClientFor(NewSecret(testToken+"\n")) != one {
 		t.Error("the same token has two budgets")
 	}
-	if api.Organisation(NewSecret("rporg_other")) == one {
+	if api.ClientFor(NewSecret("rporg_other")) == one {
 		t.Error("two tokens share a budget")
 	}
 	if one.Token() != NewSecret(testToken) || one.BaseURL() != DefaultBaseURL || one.Budget() == nil {
@@ -98,7 +98,7 @@ func TestRetire(t *testing.T) {
 		t.Fatal(err)
 	}
 	token, other := NewSecret(testToken), NewSecret("rporg_other")
-	old, neighbour := api.Organisation(token), api.Organisation(other)
+	old, neighbour := api.ClientFor(token), api.ClientFor(other)
 	calls := func(c *Client) int {
 		t.Helper()
 		if err := get(t, c); err != nil {
@@ -121,10 +121,10 @@ func TestRetire(t *testing.T) {
 	if n := calls(neighbour); n != 1 {
 		t.Errorf("%d calls of another organisation were observed", n)
 	}
-	if api.Organisation(other) != neighbour {
+	if api.ClientFor(other) != neighbour {
 		t.Error("another token has retired")
 	}
-	again := api.Organisation(token)
+	again := api.ClientFor(token)
 	if again == old {
 		t.Error("it has not been forgotten")
 	}
@@ -147,7 +147,7 @@ func TestRetireWaitsForThoseWhoAreTelling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := api.Organisation(NewSecret(testToken))
+	client := api.ClientFor(NewSecret(testToken))
 	var group sync.WaitGroup
 	group.Go(func() { _ = get(t, client) })
 	<-telling

@@ -90,7 +90,7 @@ func (s *stage) startControllers(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	api, err := connectclient.New(connectclient.Options{BaseURL: s.URL, Now: s.clock.Now, QPS: 1000})
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controller.Add(mgr, controller.Options{
+	Expect(controller.SetupWithManager(mgr, controller.Options{
 		API:                     api,
 		ResyncInterval:          200 * time.Millisecond,
 		DeploymentPollMin:       time.Second,

@@ -64,7 +64,7 @@ func newStore[T any](r *Reflector[T], token connectclient.Secret, scope string) 
 		reflector: r,
 		token:     token,
 		scope:     scope,
-		client:    r.options.API.Organisation(token),
+		client:    r.options.API.ClientFor(token),
 		kick:      make(chan struct{}, 1),
 		picture:   newPicture[T](),
 		waiters:   newWaiters[T](),

@@ -350,7 +350,7 @@ func TestRotationsLeaveNothingBehind(t *testing.T) {
 
 	var clients []weak.Pointer[connectclient.Client]
 	use := func(token connectclient.Secret) {
-		organisation := api.Organisation(token)
+		organisation := api.ClientFor(token)
 		if err := organisation.Devices.Delete(t.Context(), "p1"); err != nil {
 			t.Fatal(err)
 		}
@@ -358,7 +358,7 @@ func TestRotationsLeaveNothingBehind(t *testing.T) {
 	}
 	rotate := func(i int) {
 		before, rotated := c.LastGood(tokenRef)
-		held := api.Organisation(before) // by a pass that is under way
+		held := api.ClientFor(before) // by a pass that is under way
 		token := connectclient.NewSecret(fmt.Sprint("rporg_", i))
 		c.put(tokenRef.Name, map[string]string{"token": token.Reveal()})
 		c.holds(tokenRef, token.Reveal())
@@ -366,7 +366,7 @@ func TestRotationsLeaveNothingBehind(t *testing.T) {
 			_, _ = held.Deployments.Get(t.Context(), "d1")
 		}
 		use(token)
-		clients = append(clients, weak.Make(api.Organisation(token)))
+		clients = append(clients, weak.Make(api.ClientFor(token)))
 	}
 	rotate(0)
 	series, goroutines := seriesOfTokens(t), runtime.NumGoroutine()

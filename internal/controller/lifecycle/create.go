@@ -5,7 +5,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,166 +15,275 @@ import (
 	"rpi-connect.dev/operator/internal/connectclient"
 )
 
-// What the origin annotation says: whether unset deletionPolicy may delete the
-// remote object.
-const (
-	originCreated = "created"
-	originAdopted = "adopted"
-)
-
 // create makes the remote object, exactly once.
 //
-// The API has no idempotency key, so the intent is on the API server before the
-// POST leaves, in the same write as the finalizer, and the id follows at once.
-// Whoever finds an intent without an id looks at the organisation before doing
-// anything (see [Connection.NotBefore]).
-func (p *pass[O]) create(ctx context.Context, remote Remote) (Observation, error) {
-	if p.imported() {
-		return Observation{}, Stalled(v1alpha1.ReasonNotFound,
-			"There is nothing with the id %q to take over: correct the annotation %s, or remove it to have a new one made.",
-			recordedID(p.obj), v1alpha1.AnnotationID)
+// The API has no idempotency key, so the intent is on the API server before the POST leaves, in the
+// same write as the finalizer, and the id follows at once. Whoever finds an intent without an id
+// looks at the organisation before doing anything (see [Connection.NotBefore]), and gives what the
+// POST has made the time to appear.
+func (p *pass[O]) create(ctx context.Context, remote Remote, seen Observation) (Observation, error) {
+	creator, creates := remote.(Creator)
+	switch {
+	case !seen.Outcome.IsZero(), !creates:
+		return seen, nil
+	case p.record.Origin == Imported:
+		return NotKnown(Stalled(v1alpha1.ReasonNotFound,
+			"There is no %s with the id %q to take over: correct the annotation %s, or remove it to have a new one made.",
+			p.kind.Noun, p.record.ID, v1alpha1.AnnotationID)), nil
 	}
-	note, err := remote.Prepare(ctx)
+	if outcome, settling := p.settling(seen); settling {
+		return NotKnown(outcome), nil
+	}
+	ready, err := creator.Prepare(ctx)
 	if err != nil {
 		return Observation{}, err
 	}
-	if err := p.recordIntent(ctx, note); err != nil {
+	if ready.Missing != nil {
+		return NotKnown(*ready.Missing), nil
+	}
+	reserved, release, err := p.reserve(ctx)
+	if err != nil {
 		return Observation{}, err
 	}
-	seen, err := remote.Create(ctx)
-	if err != nil {
-		return Observation{}, p.notCreated(ctx, err)
+	defer release()
+	if err := p.recordIntent(ctx, ready); err != nil {
+		return Observation{}, err
 	}
-	// The remote object exists: neither a shutdown nor a newer version of the
-	// resource may keep its id from being stored.
+	made, err := creator.Create(reserved)
+	if err != nil {
+		return p.notCreated(ctx, err)
+	}
+	if !made.exists() {
+		return NotKnown(made.Outcome), p.withdrawIntent(ctx)
+	}
+	// The remote object exists: neither a shutdown nor a newer version of the resource may keep its
+	// id from being stored.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	if err := p.record(ctx, seen.ID, originCreated); err != nil {
+	if err := p.recordCreated(ctx, remote, made); err != nil {
 		return Observation{}, err
 	}
-	p.announce(*created(seen.ID))
-	return seen, nil
+	return made, nil
 }
 
-// imported tells whether the recorded id was put there by the user rather than
-// by the operator.
-func (p *pass[O]) imported() bool {
-	return recordedID(p.obj) != "" && p.obj.GetCommonStatus().ID == "" &&
-		p.obj.GetAnnotations()[v1alpha1.AnnotationOrigin] == "" && p.intent == nil
-}
-
-// recordIntent puts the intent and the finalizer on the resource, and makes sure
-// that the resource was current: either the write proves it, because it names
-// the version that was read, or a read past the cache does. What an earlier intent
-// was about is settled by now, so a new note may take its place.
-func (p *pass[O]) recordIntent(ctx context.Context, note string) error {
-	if p.intent != nil && p.intent.Note == note {
-		live := p.kind.New()
-		if err := p.Live.Get(ctx, p.req.NamespacedName, live); err != nil {
-			return err
-		}
-		if live.GetUID() != p.obj.GetUID() || live.GetResourceVersion() != p.obj.GetResourceVersion() {
-			return errOutdated(p.gvk, p.req.Name)
-		}
-		return nil
+// settling tells whether what an earlier POST has made may still appear, and says when to look
+// again. The API keeps a kind with a natural key from being created twice; all others wait.
+func (p *pass[O]) settling(seen Observation) (Outcome, bool) {
+	if seen.Settled || !p.unsettled() {
+		return Outcome{}, false
 	}
-	intent := Intent{At: p.Clock.Now(), UID: p.obj.GetUID(), Note: note}
-	return p.patchMetadata(ctx, exactVersion, addFinalizer, map[string]any{
-		v1alpha1.AnnotationCreateIntent: intent.annotation(),
-	})
+	return p.awaitEffect(p.intent.At)
 }
 
-// notCreated sees to it that nothing is forgotten and nothing wrong is
-// remembered after a POST that brought no object.
-func (p *pass[O]) notCreated(ctx context.Context, err error) error {
-	if errors.Is(err, connectclient.ErrOutcomeUnknown) {
-		p.demands.onLoss(p.req.NamespacedName, p.Clock.Now())
+// unsettled tells whether what an earlier POST has made may still appear, and would be made twice by
+// another one.
+func (p *pass[O]) unsettled() bool {
+	return p.intent != nil && p.kind.NaturalKey == nil && p.age(p.intent.At) < p.SettleTime
+}
+
+// age is how long ago something was, by whichever clock. What another machine's clock has in the
+// future was not before this process saw it.
+func (p *pass[O]) age(at time.Time) time.Duration {
+	now := p.Clock.Now()
+	if at.After(now) {
+		at = p.known.firstSeen
+	}
+	return now.Sub(at)
+}
+
+// awaitEffect waits for what a POST has made that was sent at the given time, with looks in between
+// that come ever less often.
+func (p *pass[O]) awaitEffect(sent time.Time) (Outcome, bool) {
+	waited := p.age(sent)
+	if waited >= p.SettleTime {
+		return Outcome{}, false
+	}
+	p.known.freshness.require(p.Clock.Now())
+	outcome := Outcome{}
+	if waited >= unnoticed {
+		outcome = Waiting(p.progressReason(), "The answer to a request was lost: waiting until it is certain whether it was carried out.")
+	}
+	// Twice as long as it has taken so far, and once more at the end.
+	outcome.RequeueAfter = min(max(waited, time.Second), max(p.SettleTime-waited, 10*time.Millisecond))
+	return outcome, true
+}
+
+// reserve takes the permission to send the POST before anything is written about it. An API that is
+// down is looked at before it is sent anything new.
+func (p *pass[O]) reserve(ctx context.Context) (context.Context, func(), error) {
+	reserved, release, err := p.API.ClientFor(p.token).Reserve(ctx, "create "+p.kind.Noun)
+	if errors.Is(err, connectclient.ErrUnavailable) {
+		p.known.freshness.require(p.Clock.Now())
+	}
+	return reserved, release, err
+}
+
+// recordIntent puts the intent and the finalizer on the resource, and makes sure that the resource
+// was current: the write names the version that was read. What an earlier request was about, and
+// whose answer was lost, is kept for as long as it may matter.
+func (p *pass[O]) recordIntent(ctx context.Context, ready Preparation) error {
+	intent := Intent{At: p.Clock.Now(), UID: p.obj.GetUID(), TokenHash: p.token.Fingerprint(), Note: ready.Note}
+	if ready.Matters > 0 {
+		intent.Until = intent.At.Add(ready.Matters)
+	}
+	annotations := map[string]any{v1alpha1.AnnotationCreateIntent: intent.annotation()}
+	if p.kind.NaturalKey == nil {
+		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, p.intent)
+	} else if p.intent != nil {
+		intent.At = p.intent.At // what either of them made is found by its key
+		annotations[v1alpha1.AnnotationCreateIntent] = intent.annotation()
+	}
+	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
 		return err
 	}
-	invalid := errors.Is(err, connectclient.ErrInvalid)
-	if !invalid && !errors.Is(err, connectclient.ErrBilling) && !errors.Is(err, connectclient.ErrNotFound) {
-		return err // it was not sent, or the token was refused: the intent stands
-	}
-	// Refused: nothing was made, and nothing that turns up later is ours.
-	if err := p.forgetIntent(ctx); err != nil {
-		return err
-	}
-	if invalid && p.kind.NaturalKey != nil && !p.demands.onRefusal(p.req.NamespacedName, p.Clock.Now()) {
-		// Somebody may have made the same object since the last listing;
-		// the API does not say so in a way one could rely on. Look before
-		// the user is told that the spec is wrong.
-		return Verdict{Backoff: true}
-	}
-	return err
-}
-
-func (p *pass[O]) forgetIntent(ctx context.Context) error {
-	return p.patchMetadata(ctx, anyVersion, leaveFinalizer, map[string]any{v1alpha1.AnnotationCreateIntent: nil})
-}
-
-// record stores the id of the remote object, and takes the intent off.
-func (p *pass[O]) record(ctx context.Context, id, origin string) error {
-	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9}
-	var err error
-	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
-		err = p.patchMetadata(ctx, anyVersion, leaveFinalizer, map[string]any{
-			v1alpha1.AnnotationID:           id,
-			v1alpha1.AnnotationOrigin:       origin,
-			v1alpha1.AnnotationCreateIntent: nil,
-		})
-		return err == nil || apierrors.IsNotFound(err), nil
-	})
-	if err == nil && waitErr == nil {
-		p.noteIdentity(id, origin)
-	}
-	return errors.Join(err, waitErr)
-}
-
-// attach records a remote object that was there already: an earlier pass made it
-// and did not live to say so, it was found by its natural key, or a user or a
-// backup brought its id.
-func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
-	annotations := p.obj.GetAnnotations()
-	recorded := annotations[v1alpha1.AnnotationID] == seen.ID
-	origin := annotations[v1alpha1.AnnotationOrigin]
-	var event *Event
-	switch {
-	case !recorded && seen.Ours:
-		origin, event = originCreated, created(seen.ID)
-	case !recorded || origin == "":
-		origin, event = originAdopted, adopted(seen.ID)
-	case p.intent == nil && p.hasFinalizer():
-		p.noteIdentity(seen.ID, origin)
-		return nil
-	}
-	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, map[string]any{
-		v1alpha1.AnnotationID:           seen.ID,
-		v1alpha1.AnnotationOrigin:       origin,
-		v1alpha1.AnnotationCreateIntent: nil,
-	}); err != nil {
-		return err
-	}
-	p.noteIdentity(seen.ID, origin)
-	if event != nil {
-		p.announce(*event)
-	}
+	p.memory.noteIntent(p.obj.GetUID(), &intent)
+	p.sending = &intent
 	return nil
 }
 
-func created(id string) *Event {
-	return &Event{Reason: v1alpha1.EventCreated, Action: "Create", Message: "Created it in the organisation, with the id " + id + "."}
+// notCreated sees to it that nothing is forgotten and nothing wrong is remembered after a POST that
+// brought no object.
+func (p *pass[O]) notCreated(ctx context.Context, err error) (Observation, error) {
+	now := p.Clock.Now()
+	if errors.Is(err, connectclient.ErrOutcomeUnknown) {
+		p.known.freshness.require(now)
+		if p.kind.NaturalKey != nil {
+			return Observation{}, err
+		}
+		if outcome, settling := p.awaitEffect(p.sending.At); settling {
+			outcome.Cause = err
+			return NotKnown(outcome), nil
+		}
+		return Observation{}, err
+	}
+	// Nothing was made, and nothing that turns up later stems from this request. It may stem from
+	// an earlier one.
+	if undo := p.withdrawIntent(ctx); undo != nil {
+		return Observation{}, errors.Join(err, undo)
+	}
+	if !errors.Is(err, connectclient.ErrInvalid) || p.kind.NaturalKey == nil {
+		return Observation{}, err
+	}
+	if !p.known.freshness.onRefusal(now) {
+		// Somebody may have made the same object since the last listing, or the request before has
+		// been carried out after all; the API does not say so in a way one could rely on. Look
+		// before the user is told that the spec is wrong.
+		return NotKnown(LookAgain()), nil
+	}
+	return Observation{}, err
 }
 
-func adopted(id string) *Event {
-	return &Event{Reason: v1alpha1.EventAdopted, Action: "Adopt", Message: "Adopted what was in the organisation already, with the id " + id + "."}
+// withdrawIntent takes the intent off the resource after a request that was not carried out, or
+// puts back the one that was there before.
+func (p *pass[O]) withdrawIntent(ctx context.Context) error {
+	annotations := map[string]any{v1alpha1.AnnotationCreateIntent: nil}
+	if p.intent != nil {
+		annotations[v1alpha1.AnnotationCreateIntent] = p.intent.annotation()
+		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, nil)
+	}
+	p.memory.noteIntent(p.obj.GetUID(), p.intent)
+	return p.patchMetadata(ctx, anyVersion, leaveFinalizer, annotations)
 }
 
-// noteIdentity mirrors the recorded identity into the status.
-func (p *pass[O]) noteIdentity(id, origin string) {
-	status := p.obj.GetCommonStatus()
-	status.ID, status.Adopted = id, origin == originAdopted
+// recordCreated stores the id of the remote object that was made just now, and takes the intent
+// off. If the resource has gone meanwhile, the object goes too.
+func (p *pass[O]) recordCreated(ctx context.Context, remote Remote, made Observation) error {
+	annotations := p.annotations(made.ID, Created)
+	annotations[v1alpha1.AnnotationCreateIntent] = nil
+	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9}
+	var err error
+	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
+		err = p.patchMetadata(ctx, anyVersion, leaveFinalizer, annotations)
+		return err == nil || gone(err), nil
+	})
+	switch {
+	case gone(err):
+		return errors.Join(err, p.abandon(ctx, remote, made))
+	case err != nil, waitErr != nil:
+		return errors.Join(err, waitErr)
+	}
+	p.noteRecord(made.ID, Created)
+	p.memory.noteIntent(p.obj.GetUID(), nil)
+	p.known.freshness.met()
+	p.Claims.Take(objectClaim(p.gvk.Kind, made.ID), p.holder(), true)
+	p.recordEvent(p.created(made))
+	return nil
 }
 
-func (p *pass[O]) hasFinalizer() bool {
-	return slices.Contains(p.obj.GetFinalizers(), v1alpha1.Finalizer)
+// gone tells whether the resource that was to be written is not there any more, or is another one
+// under the same name.
+func gone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
+
+// abandon removes what was made for a resource that has gone meanwhile: nobody would.
+func (p *pass[O]) abandon(ctx context.Context, remote Remote, made Observation) error {
+	deleter, ok := remote.(Deleter)
+	if !ok || p.orphansCreated() {
+		return nil
+	}
+	_, err := deleter.Delete(ctx, made.ID)
+	return err
+}
+
+// attach records a remote object that was there already: an earlier pass made it and did not live
+// to say so, it was found by its natural key, or a user brought its id.
+func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
+	origin := Adopted
+	if seen.Relation == Recovered {
+		origin = Created
+	}
+	annotations := p.annotations(seen.ID, origin)
+	annotations[v1alpha1.AnnotationCreateIntent] = nil
+	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
+		return err
+	}
+	p.noteRecord(seen.ID, origin)
+	p.memory.noteIntent(p.obj.GetUID(), nil)
+	if origin == Created {
+		p.recordEvent(p.created(seen))
+		return nil
+	}
+	p.recordEvent(p.adopted(seen))
+	return nil
+}
+
+// keep brings the record of the resource's own object up to date.
+func (p *pass[O]) keep(ctx context.Context, seen Observation) error {
+	if p.record.Restored && !p.recorded(seen.ID, p.record.Origin) || p.intent != nil {
+		annotations := p.annotations(seen.ID, p.record.Origin)
+		annotations[v1alpha1.AnnotationCreateIntent] = nil
+		if p.intent != nil && p.kind.NaturalKey == nil {
+			// The request was for another object, to take the place of this one.
+			annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, p.intent)
+		}
+		if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
+			return err
+		}
+		p.memory.noteIntent(p.obj.GetUID(), nil)
+	}
+	p.noteRecord(seen.ID, p.record.Origin)
+	return nil
+}
+
+func (p *pass[O]) created(seen Observation) Event {
+	message := fmt.Sprintf("Created %s with the id %s.", p.named(seen), seen.ID)
+	if seen.Proof != "" {
+		message = fmt.Sprintf("Found %s with the id %s, which the operator created before: %s.", p.named(seen), seen.ID, seen.Proof)
+	}
+	return Event{Reason: v1alpha1.EventCreated, Action: "Create", Message: message}
+}
+
+func (p *pass[O]) adopted(seen Observation) Event {
+	message := fmt.Sprintf("Adopted %s, which was in the organisation already, with the id %s.", p.named(seen), seen.ID)
+	if seen.Note != "" {
+		message += " " + seen.Note
+	}
+	return Event{Reason: v1alpha1.EventAdopted, Action: "Adopt", Message: message}
+}
+
+// named is how events call the remote object.
+func (p *pass[O]) named(seen Observation) string {
+	if seen.Name == "" {
+		return "the " + p.kind.Noun
+	}
+	return fmt.Sprintf("the %s %q", p.kind.Noun, Text(seen.Name))
 }

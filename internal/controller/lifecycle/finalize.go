@@ -15,64 +15,108 @@ import (
 	"rpi-connect.dev/operator/internal/controller/accesstoken"
 )
 
-// letGo is what a user can do about a deletion that cannot go on.
-const letGo = "To let the resource go and leave the remote object behind, set spec.deletionPolicy to Orphan."
+// orphanHint is what a user can do about a deletion that cannot go on.
+const orphanHint = "To let the resource go and leave the remote object behind, set spec.deletionPolicy to Orphan."
 
-// finalize removes the remote object if it is the resource's to remove, and lets
-// the resource go.
-func (p *pass[O]) finalize(ctx context.Context) error {
-	switch {
-	case !p.hasFinalizer():
-		return quiet(0)
-	case p.orphans(), recordedID(p.obj) == "" && p.intent == nil:
-		return p.release(ctx)
+// finalize removes the remote object if it is the resource's to remove, and lets the resource go.
+func (p *pass[O]) finalize(ctx context.Context) (Outcome, error) {
+	if !p.hasFinalizer() {
+		return NoChange(0), nil
 	}
-	if _, done := p.done(); done {
-		return p.release(ctx)
+	if _, done := p.done(); done || p.orphans() || !p.record.Own() && len(p.sent()) == 0 {
+		return p.letGo(ctx)
 	}
 	remote, err := p.connectToDelete(ctx)
 	if err != nil {
 		return p.cannotDelete(ctx, err)
 	}
-	id, err := p.toDelete(ctx, remote)
-	if err != nil {
+	id, waits, err := p.toDelete(ctx, remote)
+	switch {
+	case err != nil:
 		return p.cannotDelete(ctx, err)
+	case waits != nil:
+		return *waits, nil
+	case id == "":
+		return p.letGo(ctx)
+	default:
+		return p.delete(ctx, remote, id)
 	}
-	if id == "" {
-		return p.release(ctx)
-	}
-	if err := remote.Delete(ctx, id); err != nil {
-		return p.cannotDelete(ctx, err)
-	}
-	p.announce(Event{Reason: v1alpha1.EventDeleted, Action: "Delete", Message: "Deleted it in the organisation."})
-	return p.release(ctx)
 }
 
-// toDelete returns the id of what the resource has to delete; empty if there is
-// nothing, or if it is somebody else's.
-func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (string, error) {
-	id := recordedID(p.obj)
-	seen, err := remote.Observe(ctx)
-	var verdict Verdict
-	switch {
-	case errors.As(err, &verdict):
-		// Something about the resource is wrong. That does not matter any
-		// more for what was recorded as its own.
-		if p.obj.GetAnnotations()[v1alpha1.AnnotationOrigin] == "" {
-			return "", nil
+// toDelete returns the id of what the resource has to remove; empty if there is nothing, or if it
+// is not the resource's to remove. Where that cannot be told yet, it says what the deletion waits
+// for.
+func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (id string, waits *Outcome, err error) {
+	seen := Observation{Relation: Mine, ID: p.record.ID}
+	if p.mustLook() {
+		if seen, err = remote.Observe(ctx); err != nil {
+			return "", nil, err
 		}
-		seen = Observation{Exists: true, ID: id}
+	}
+	if outcome, changed := p.organisationChanged(seen); changed && !p.moveConfirmed() {
+		return "", &outcome, nil
+	}
+	if _, claimed, err := p.claim(ctx, seen); err != nil || claimed {
+		return "", nil, err // it is its owner's to decide
+	}
+	switch seen.Relation {
+	case Mine:
+		return seen.ID, nil, nil
+	case Recovered:
+		return seen.ID, nil, p.attach(ctx, seen)
+	case Unknown:
+		return "", &seen.Outcome, nil
+	case Absent:
+		if !seen.Settled {
+			waits = p.lateEffect()
+		}
+		return "", waits, nil
+	default:
+		return "", nil, nil
+	}
+}
+
+// mustLook tells whether what is to be removed has to be seen first. What the status says is the
+// resource's own it is, in the organisation where it was seen last; anything else may be somebody
+// else's, or may still appear. After a deletion that went wrong, absence is proven by looking.
+func (p *pass[O]) mustLook() bool {
+	return !p.record.Own() || p.record.Restored || p.moved() || len(p.sent()) > 0 || !p.known.freshness.notBefore.IsZero()
+}
+
+// lateEffect keeps a resource whose request may still be carried out: nobody would remove what it
+// makes.
+func (p *pass[O]) lateEffect() *Outcome {
+	for _, intent := range p.sent() {
+		if outcome, settling := p.awaitEffect(intent.At); settling {
+			return &outcome
+		}
+	}
+	return nil
+}
+
+// delete removes the remote object and then lets the resource go.
+func (p *pass[O]) delete(ctx context.Context, remote Remote, id string) (Outcome, error) {
+	deleter, ok := remote.(Deleter)
+	if !ok {
+		return p.letGo(ctx)
+	}
+	deletion, err := deleter.Delete(ctx, id)
+	switch {
 	case err != nil:
-		return "", err
-	case seen.ID == "", seen.ID != id && !seen.Ours:
-		return "", nil
+		if errors.Is(err, connectclient.ErrUnavailable) {
+			p.known.freshness.require(p.Clock.Now())
+		}
+		return p.cannotDelete(ctx, err)
+	case deletion.Pending != nil:
+		return *deletion.Pending, nil
 	}
-	if err := p.claim(ctx, seen); errors.As(err, &verdict) {
-		return "", nil // it is its owner's to decide
-	} else if err != nil {
-		return "", err
+	if deletion.Event != nil {
+		p.recordEvent(*deletion.Event)
 	}
-	return seen.ID, nil
+	if waits := p.lateEffect(); waits != nil {
+		return *waits, nil
+	}
+	return p.letGo(ctx)
 }
 
 // orphans tells whether the remote object stays when the resource goes.
@@ -83,70 +127,73 @@ func (p *pass[O]) orphans() bool {
 	case v1alpha1.DeletionPolicyDelete:
 		return false
 	default:
-		origin := p.obj.GetAnnotations()[v1alpha1.AnnotationOrigin]
-		return p.kind.OrphanUnlessTold || origin == originAdopted || origin == "" && p.intent == nil
+		return p.kind.OrphanByDefault || p.record.Origin == Adopted || p.record.Origin == Imported
 	}
 }
 
-// connectToDelete opens the organisation with the token there is, or else with
-// the last good one: a Secret that was deleted before the resources that use it
-// must not leave their remote objects running.
+// orphansCreated tells whether even what the operator made stays when the resource goes.
+func (p *pass[O]) orphansCreated() bool {
+	policy := p.obj.GetCommonSpec().DeletionPolicy
+	return policy == v1alpha1.DeletionPolicyOrphan || policy == "" && p.kind.OrphanByDefault
+}
+
+// connectToDelete opens the organisation with the token there is, or else with the last good one: a
+// Secret that was deleted before the resources that use it must not leave their remote objects
+// running.
 func (p *pass[O]) connectToDelete(ctx context.Context) (Remote, error) {
 	remote, err := p.connect(ctx)
 	if _, ok := errors.AsType[*accesstoken.MissingError](err); ok {
 		if token, ok := p.Tokens.LastGood(tokenRef(p.obj)); ok {
-			return p.open(token), nil
+			return p.open(token)
 		}
 	}
 	return remote, err
 }
 
-// cannotDelete decides what becomes of a resource whose remote object could not
-// be deleted.
-func (p *pass[O]) cannotDelete(ctx context.Context, err error) error {
+// cannotDelete decides what becomes of a resource whose remote object could not be deleted.
+func (p *pass[O]) cannotDelete(ctx context.Context, err error) (Outcome, error) {
 	var missing *accesstoken.MissingError
-	var retained Retained
 	noToken := errors.As(err, &missing)
 	rejected := errors.Is(err, connectclient.ErrUnauthorized)
-	switch {
-	case errors.As(err, &retained):
-		p.announce(Event{Warning: true, Reason: retained.Reason, Action: "Delete", Message: retained.Message})
-		return p.release(ctx)
-	case noToken || rejected:
+	if noToken || rejected {
 		if terminating, nsErr := p.namespaceTerminating(ctx); nsErr != nil {
-			return nsErr
+			return Outcome{}, nsErr
 		} else if terminating {
 			return p.leaveBehind(ctx)
 		}
 	}
 	switch {
 	case noToken:
-		return Waiting(v1alpha1.ReasonAccessTokenMissing, "%s. %s", missing, letGo)
+		return Waiting(v1alpha1.ReasonAccessTokenMissing, "%s. %s", missing, orphanHint), nil
 	case rejected:
-		return Stalled(v1alpha1.ReasonAccessTokenRejected, "Connect refuses the access token: put a valid one into the Secret. %s", letGo)
-	case errors.Is(err, connectclient.ErrInvalid):
-		return Stalled(v1alpha1.ReasonDeletionRefused, "Connect refuses the deletion: %s. %s", connectclient.Message(err), letGo)
+		p.noteHealth(err)
+		return Stalled(v1alpha1.ReasonAccessTokenRejected, "Connect refuses the access token: put a valid one into the Secret. %s", orphanHint), nil
+	case errors.Is(err, connectclient.ErrForbidden), errors.Is(err, connectclient.ErrInvalid), errors.Is(err, connectclient.ErrBilling):
+		return Stalled(v1alpha1.ReasonDeletionRefused, "Connect refuses the deletion: %s. %s", connectclient.Message(err), orphanHint), nil
 	}
-	return err
+	return Outcome{}, err
 }
 
-// leaveBehind lets the resource go although its remote object stays: its
-// namespace ends, and with it the only token. The warning is about the
-// Namespace, because a namespace that ends takes no new events.
-func (p *pass[O]) leaveBehind(ctx context.Context) error {
+// leaveBehind lets the resource go although its remote object stays: its namespace ends, and with
+// it the only token. The warning is about the Namespace, whose events are kept elsewhere, because a
+// namespace that ends takes no new events and its own end with it.
+func (p *pass[O]) leaveBehind(ctx context.Context) (Outcome, error) {
+	what := p.record.ID
+	if what == "" {
+		what = "what it may have created"
+	}
+	outcome, err := p.letGo(ctx)
+	if err != nil {
+		return outcome, err
+	}
 	namespace := &corev1.Namespace{}
 	namespace.Name = p.req.Namespace
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	p.Events.Eventf(namespace, nil, corev1.EventTypeWarning, v1alpha1.EventLeftBehind, "Delete", "%s",
-		fmt.Sprintf("%s %s was let go without an access token that works; in the organisation, %s stays behind.", p.gvk.Kind, p.req.NamespacedName, orUnknown(recordedID(p.obj))))
-	return p.release(ctx)
-}
-
-func orUnknown(id string) string {
-	if id == "" {
-		return "what it may have created"
-	}
-	return id
+	p.recordEvent(Event{
+		Warning: true, Reason: v1alpha1.EventLeftBehind, Action: "Delete", About: namespace,
+		Message: fmt.Sprintf("%s %s was let go without an access token that works; in the organisation, %s stays behind.", p.gvk.Kind, p.req.NamespacedName, what),
+	})
+	return outcome, nil
 }
 
 func (p *pass[O]) namespaceTerminating(ctx context.Context) (bool, error) {
@@ -157,10 +204,11 @@ func (p *pass[O]) namespaceTerminating(ctx context.Context) (bool, error) {
 	return !namespace.DeletionTimestamp.IsZero(), nil
 }
 
-// release takes the finalizer off.
-func (p *pass[O]) release(ctx context.Context) error {
+// letGo takes the finalizer off.
+func (p *pass[O]) letGo(ctx context.Context) (Outcome, error) {
 	if err := p.patchMetadata(ctx, exactVersion, removeFinalizer, nil); err != nil {
-		return err
+		return Outcome{}, err
 	}
-	return quiet(0)
+	p.Claims.ReleaseAll(p.obj.GetUID())
+	return NoChange(0), nil
 }

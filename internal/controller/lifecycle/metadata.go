@@ -4,13 +4,9 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"slices"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,10 +29,15 @@ const (
 	removeFinalizer
 )
 
-// patchMetadata writes annotations (nil removes one) and the finalizer. It sends metadata and nothing else, so it cannot touch a spec that
-// a GitOps tool owns, and leaves the status that the pass has gathered alone.
+// fieldOwner is who the operator is for the API server, in every write.
+const fieldOwner = client.FieldOwner("rpi-connect-operator")
+
+// patchMetadata writes annotations (nil removes one) and the finalizer. It sends metadata and
+// nothing else, so it cannot touch a spec that a GitOps tool owns, and leaves the status that the
+// pass has gathered alone. It fails with a conflict if the resource is another one by now, of the
+// same name.
 func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer finalizerChange, annotations map[string]any) error {
-	metadata := map[string]any{}
+	metadata := map[string]any{"uid": p.obj.GetUID()}
 	if len(annotations) > 0 {
 		metadata["annotations"] = annotations
 	}
@@ -47,16 +48,13 @@ func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer final
 	if exact {
 		metadata["resourceVersion"] = p.obj.GetResourceVersion()
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": metadata})
-	if err != nil {
-		return err
-	}
+	patch := []byte(marshalled(map[string]any{"metadata": metadata}))
 	result := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.req.Namespace, Name: p.req.Name}}
 	result.SetGroupVersionKind(p.gvk)
-	if err := p.Client.Patch(ctx, result, client.RawPatch(types.MergePatchType, patch)); err != nil {
+	if err := p.Client.Patch(ctx, result, client.RawPatch(types.MergePatchType, patch), fieldOwner); err != nil {
 		return err
 	}
-	p.written.note(p.req.NamespacedName, result.ResourceVersion, p.Clock.Now())
+	p.known.written.note(result.ResourceVersion, wallClock())
 	for _, obj := range []O{p.obj, p.stored} {
 		obj.SetResourceVersion(result.ResourceVersion)
 		obj.SetAnnotations(result.Annotations)
@@ -73,7 +71,7 @@ func changeFinalizers(finalizers []string, change finalizerChange) []string {
 	return append(others, v1alpha1.Finalizer)
 }
 
-// errOutdated is the conflict that a write with the read version would have met.
-func errOutdated(gvk schema.GroupVersionKind, name string) error {
-	return apierrors.NewConflict(schema.GroupResource{Group: gvk.Group, Resource: gvk.Kind}, name, errors.New("the resource has changed since it was read"))
+// finalizersOf are the operator's own finalizers on a resource: one or none.
+func finalizersOf(obj client.Object) []string {
+	return slices.DeleteFunc(slices.Clone(obj.GetFinalizers()), func(f string) bool { return f != v1alpha1.Finalizer })
 }

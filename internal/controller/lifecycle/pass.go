@@ -4,84 +4,138 @@ package lifecycle
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/controller/accesstoken"
-	"rpi-connect.dev/operator/internal/reflector"
 )
 
 // pass is one run of the story for one resource.
 type pass[O Object] struct {
 	*Reconciler[O]
 	req    reconcile.Request
-	obj    O       // the resource, with the status as it becomes during the pass
-	stored O       // the resource as the API server has it
-	intent *Intent // found at the start: an earlier pass may have sent a POST
-	events []Event
+	obj    O // the resource, with the status as it becomes during the pass
+	stored O // the resource as the API server has it
+	known  *remembered
+
+	record     Record
+	intent     *Intent  // found at the start: a request may have been carried out
+	intentLost bool     // somebody has taken it off the resource
+	unanswered []Intent // earlier ones, whose answers nobody will get any more
+	sending    *Intent  // of this pass
+	token      connectclient.Secret
+	remote     Remote
+	events     []Event
 }
 
-func (r *Reconciler[O]) begin(req reconcile.Request, obj O) *pass[O] {
-	p := &pass[O]{Reconciler: r, req: req, obj: obj, intent: intentOf(obj)}
+func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *pass[O] {
+	p := &pass[O]{Reconciler: r, req: req, obj: obj, known: known, record: recordOf(obj), intent: intentOf(obj)}
 	p.stored, _ = obj.DeepCopyObject().(O)
+	if p.intent == nil && p.record.ID == "" {
+		p.intent = r.memory.intentOf(obj.GetUID())
+		p.intentLost = p.intent != nil
+	}
+	p.unanswered = mattering(unansweredOf(obj), r.Clock.Now())
 	if value := p.requested(); value != "" {
-		r.demands.onRequest(req.NamespacedName, value, r.Clock.Now())
+		known.freshness.onRequest(value, r.Clock.Now())
 	}
 	return p
 }
 
-// connect opens the resource's organisation.
+// connect opens the resource's organisation. A token that is known to be refused is not tried
+// again before it is time, and nobody goes by what was seen with it.
 func (p *pass[O]) connect(ctx context.Context) (Remote, error) {
 	token, err := p.Tokens.Token(ctx, tokenRef(p.obj))
 	if err != nil {
 		return nil, err
 	}
-	return p.open(token), nil
+	return p.open(token)
 }
 
-func (p *pass[O]) open(token connectclient.Secret) Remote {
-	notBefore := p.demands.of(p.req.NamespacedName)
-	if p.intent != nil && p.intent.At.After(notBefore) {
+func (p *pass[O]) open(token connectclient.Secret) (Remote, error) {
+	p.token = token
+	api := p.API.ClientFor(token)
+	if state := api.Budget().State(); state.Unauthorized && p.Clock.Now().Before(state.NextProbe) {
+		return nil, connectclient.ErrUnauthorized
+	}
+	p.remote = p.kind.Connect(p.obj, &Connection{
+		Waiter:    p.waiter(p.req),
+		Token:     token,
+		Client:    api,
+		NotBefore: p.notBefore(),
+		Requested: p.requested() != "",
+		Record:    p.record,
+		Moved:     p.moved(),
+		Sent:      p.sentHere(),
+		Settling:  p.unsettled(),
+		Owner:     p.owner,
+		Claims:    p.Claims,
+		Holder:    p.holder(),
+		Event:     p.recordEvent,
+	})
+	return p.remote, nil
+}
+
+// release gives back what the remote object holds.
+func (p *pass[O]) release() {
+	if releaser, ok := p.remote.(Releaser); ok {
+		releaser.Release(p.memory.intentOf(p.obj.GetUID()) != nil)
+	}
+}
+
+// sent are the requests that may have been carried out although their answers were lost, the newest
+// first.
+func (p *pass[O]) sent() []Intent {
+	if p.intent == nil {
+		return p.unanswered
+	}
+	return slices.Insert(slices.Clone(p.unanswered), 0, *p.intent)
+}
+
+// notBefore is how fresh the listings must be that the pass goes by.
+func (p *pass[O]) notBefore() time.Time {
+	notBefore := p.known.freshness.notBefore
+	if p.kind.LooksFirst && p.record.ID == "" && p.known.firstSeen.After(notBefore) {
+		notBefore = p.known.firstSeen
+	}
+	if p.intent != nil && p.record.ID == "" && p.intent.At.After(notBefore) {
 		notBefore = p.intent.At
 	}
-	return p.kind.Connect(p.obj, &Connection{
-		Resource:  p.req.NamespacedName,
-		Waiter:    reflector.Waiter{Subscriber: p.gvk.Kind, Resource: p.req.NamespacedName},
-		Token:     token,
-		Client:    p.API.Organisation(token),
-		NotBefore: notBefore,
-		ID:        recordedID(p.obj),
-		Intent:    p.intent,
-		Claimed:   p.claimed,
-		Event:     p.announce,
-	})
+	return notBefore
 }
 
-// announce keeps an event until the status that it belongs to is written.
-func (p *pass[O]) announce(e Event) { p.events = append(p.events, e) }
-
-func (p *pass[O]) suspended() bool {
-	return p.obj.GetAnnotations()[v1alpha1.AnnotationSuspend] == "true"
+// holder is the resource as other resources see it.
+func (p *pass[O]) holder() Holder {
+	return Holder{NamespacedName: p.req.NamespacedName, UID: p.obj.GetUID(), Age: p.obj.GetCreationTimestamp().Time, Created: p.record.Origin == Created || p.record.ID == ""}
 }
+
+// recordEvent keeps an event until the status that it belongs to is written.
+func (p *pass[O]) recordEvent(e Event) { p.events = append(p.events, e) }
+
+func suspended(obj Object) bool { return obj.GetAnnotations()[v1alpha1.AnnotationSuspend] == "true" }
+
+func (p *pass[O]) suspended() bool { return suspended(p.obj) }
 
 func (p *pass[O]) deleting() bool { return !p.obj.GetDeletionTimestamp().IsZero() }
 
-// doing is the reason that says what the pass is about.
-func (p *pass[O]) doing() string {
+// progressReason is the reason that says what the pass is about.
+func (p *pass[O]) progressReason() string {
 	switch {
 	case p.deleting():
 		return v1alpha1.ReasonDeleting
-	case recordedID(p.obj) == "":
+	case p.record.ID == "":
 		return v1alpha1.ReasonCreating
 	default:
 		return v1alpha1.ReasonUpdating
 	}
 }
 
-// requested returns the user's request to look at the remote side now, if it has
-// not been answered yet.
+// requested returns the user's request to look at the remote side now, if it has not been answered
+// yet.
 func (p *pass[O]) requested() string {
 	value := p.obj.GetAnnotations()[v1alpha1.AnnotationReconcileRequestedAt]
 	if value == p.obj.GetCommonStatus().LastHandledReconcileAt {
@@ -91,24 +145,18 @@ func (p *pass[O]) requested() string {
 }
 
 // done tells whether the resource has come to its end.
-func (p *pass[O]) done() (Verdict, bool) {
+func (p *pass[O]) done() (Outcome, bool) {
 	if p.kind.Done == nil {
-		return Verdict{}, false
+		return Outcome{}, false
 	}
 	return p.kind.Done(p.obj)
+}
+
+func (p *pass[O]) hasFinalizer() bool {
+	return slices.Contains(p.obj.GetFinalizers(), v1alpha1.Finalizer)
 }
 
 func tokenRef(obj Object) accesstoken.Ref {
 	ref := obj.GetCommonSpec().AccessTokenSecretRef
 	return accesstoken.Ref{Namespace: obj.GetNamespace(), Name: ref.Name, Key: ref.Key}
-}
-
-// recordedID is the remote id that is noted on the resource: in the annotation,
-// which survives a backup and is where a user puts one to import by id, or in
-// the status.
-func recordedID(obj Object) string {
-	if id := obj.GetAnnotations()[v1alpha1.AnnotationID]; id != "" {
-		return id
-	}
-	return obj.GetCommonStatus().ID
 }

@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,15 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/controller/accesstoken"
-)
-
-// How soon a resource is looked at again after an outage: first after
-// backoffMin, doubling to backoffMax.
-const (
-	backoffMin = 500 * time.Millisecond
-	backoffMax = time.Minute
+	"rpi-connect.dev/operator/internal/reflector"
 )
 
 // Environment is what the reconcilers of all kinds share.
@@ -32,121 +28,196 @@ type Environment struct {
 	// Client reads from the cache and writes; Live reads past the cache.
 	Client client.Client
 	Live   client.Reader
-	// Tokens finds access tokens, API opens organisations with them.
+	// Tokens finds access tokens, API opens organisations with them, and Health tells everybody
+	// when a token is refused or accepted again.
 	Tokens *accesstoken.Source
 	API    *connectclient.API
+	Health *TokenHealth
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
-	// MaxConcurrentReconciles is how many resources of a kind are worked on
-	// at the same time.
+	// SettleTime is how long after a POST whose outcome is unknown what it made may still appear.
+	// Before it is over no second POST is sent of a kind that the API would create twice.
+	SettleTime time.Duration
+	// MaxConcurrentReconciles is how many resources of a kind are worked on at the same time.
 	MaxConcurrentReconciles int
 }
 
 // Reconciler runs the story of every resource of one kind.
 type Reconciler[O Object] struct {
 	Environment
-	kind    Kind[O]
-	gvk     schema.GroupVersionKind
-	demands *demands
-	takings *takings
-	written *written
-	backoff workqueue.TypedRateLimiter[reconcile.Request]
-	queue   workqueue.TypedRateLimitingInterface[reconcile.Request]
+	Claims *Claims
+
+	kind   Kind[O]
+	gvk    schema.GroupVersionKind
+	memory *memory
+	queue  workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
 
-// Reconcile makes the remote side of one resource what its spec says, and its
-// status what the remote side is.
+// Reconcile makes the remote side of one resource what its spec says, and its status what the
+// remote side is.
 func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	obj := r.kind.New()
 	if err := r.Client.Get(ctx, req.NamespacedName, obj); err != nil {
 		r.forget(req)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if r.written.aheadOf(req.NamespacedName, obj.GetResourceVersion(), r.Clock.Now()) {
-		return reconcile.Result{RequeueAfter: catchUp}, nil
+	known := r.memory.recall(req.NamespacedName, obj.GetUID(), r.Clock.Now())
+	if after, behind := known.written.behind(obj.GetResourceVersion(), wallClock()); behind {
+		return reconcile.Result{RequeueAfter: after}, nil
 	}
-	p := r.begin(req, obj)
-	ended := p.run(ctx)
-	if apierrors.IsConflict(ended) {
-		// The cache was behind. The newer version is on its way and may change
-		// everything, so nothing of this pass stands.
-		return reconcile.Result{RequeueAfter: r.backoff.When(req)}, nil
+	if wait := known.pace.wait(subject(obj), wallClock()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	verdict, err := judge(ended, p.doing(), r.Clock.Now())
+	p := r.begin(req, obj, known)
+	defer p.release()
+	outcome, err := p.conclude(p.run(ctx))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := p.settle(ctx, verdict); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	if outcome, err = p.tell(ctx, outcome); err != nil {
+		return reconcile.Result{}, err
 	}
-	return r.next(ctx, req, verdict), nil
+	return r.next(ctx, known, outcome), nil
 }
 
-// run is the story of a resource. How it ended comes as an error, because it may
-// end at any step; mostly it is a [Verdict].
-func (p *pass[O]) run(ctx context.Context) error {
+// run is the story of a resource.
+func (p *pass[O]) run(ctx context.Context) (Outcome, error) {
 	if p.suspended() {
-		return quiet(0)
+		return NoChange(0), nil
 	}
 	if p.deleting() {
 		return p.finalize(ctx)
 	}
-	if verdict, done := p.done(); done {
-		return verdict
+	if err := p.restore(ctx); err != nil {
+		return Outcome{}, err
+	}
+	if outcome, done := p.done(); done {
+		return outcome, nil
 	}
 	remote, err := p.connect(ctx)
 	if err != nil {
-		return err
+		return Outcome{}, err
 	}
-	seen, err := remote.Observe(ctx)
+	seen, err := p.observe(ctx, remote)
 	if err != nil {
-		return err
+		return Outcome{}, err
 	}
-	if err := p.claim(ctx, seen); err != nil {
-		return err
+	if outcome, changed := p.organisationChanged(seen); changed {
+		p.discard() // what was gathered is about something else
+		if !p.moveConfirmed() {
+			return outcome, nil
+		}
+		return LookAgain(), p.beginAnew(ctx)
 	}
-	if seen.Exists {
+	if outcome, claimed, err := p.claim(ctx, seen); err != nil || claimed {
+		p.discard() // it is about somebody else's object
+		return outcome, err
+	}
+	switch seen.Relation {
+	case Absent:
+		seen, err = p.create(ctx, remote, seen)
+	case Recovered, Adoptable:
 		err = p.attach(ctx, seen)
-	} else {
-		seen, err = p.create(ctx, remote)
+	case Mine:
+		err = p.keep(ctx, seen)
+	case Foreign, Unknown:
+		return seen.Outcome, nil
 	}
-	if err == nil && seen.Outdated {
-		seen, err = p.update(ctx, remote, seen.ID)
+	if err == nil && seen.Outdated && seen.Relation != Absent {
+		seen, err = p.update(ctx, remote, seen)
 	}
 	if err != nil {
-		return err
+		return Outcome{}, err
 	}
-	return seen.Verdict
+	p.noteOrganisation(seen)
+	return seen.Outcome, nil
 }
 
-// update changes the remote object. One that has vanished since it was seen is
-// looked for before anything else.
-func (p *pass[O]) update(ctx context.Context, remote Remote, id string) (Observation, error) {
-	seen, err := remote.Update(ctx, id)
-	if errors.Is(err, connectclient.ErrNotFound) {
-		p.demands.onLoss(p.req.NamespacedName, p.Clock.Now())
-		return Observation{}, Verdict{Backoff: true}
+// observe asks the kind what is there. A listing that the budget does not let go is no reason to
+// keep a resource waiting that the API itself keeps from being created twice.
+func (p *pass[O]) observe(ctx context.Context, remote Remote) (Observation, error) {
+	seen, err := remote.Observe(ctx)
+	refused := errors.As(err, new(listingError)) && errors.Is(err, connectclient.ErrThrottled)
+	if refused && p.naturalKey(p.obj) != "" && p.record.ID == "" && p.intent == nil {
+		return AbsentObject(), nil
 	}
 	return seen, err
 }
 
+// update changes the remote object. One that has vanished since it was seen is looked for before
+// anything else.
+func (p *pass[O]) update(ctx context.Context, remote Remote, seen Observation) (Observation, error) {
+	updater, ok := remote.(Updater)
+	if !ok {
+		return seen, nil
+	}
+	updated, err := updater.Update(ctx, seen.ID)
+	if errors.Is(err, connectclient.ErrNotFound) {
+		p.known.freshness.require(p.Clock.Now())
+		return NotKnown(LookAgain()), nil
+	}
+	return updated, err
+}
+
+// conclude turns how the pass ended into what the user is told. Of an error that nobody knows the
+// work queue makes another attempt.
+func (p *pass[O]) conclude(outcome Outcome, err error) (Outcome, error) {
+	switch {
+	case err == nil:
+		p.noteHealth(nil)
+		return outcome, nil
+	case apierrors.IsConflict(err):
+		// The cache was behind. The newer version is on its way and may change everything.
+		p.discard()
+		return LookAgain(), nil
+	}
+	p.discard()
+	p.noteHealth(err)
+	told, known := outcomeOf(err, p.progressReason(), p.Clock.Now())
+	if !known {
+		return Outcome{}, err
+	}
+	return told, nil
+}
+
+// tell writes the status. What the API server refuses to take is said in the status that it had.
+func (p *pass[O]) tell(ctx context.Context, outcome Outcome) (Outcome, error) {
+	err := p.patchStatus(ctx, outcome)
+	if err == nil {
+		return outcome, nil
+	}
+	outcome, err = p.conclude(Outcome{}, err)
+	if err != nil || outcome.Reason != v1alpha1.ReasonWriteRefused {
+		return outcome, err
+	}
+	p.discard()
+	return outcome, p.patchStatus(ctx, outcome)
+}
+
+// discard takes back what the pass has gathered for the status: it did not come to its end.
+func (p *pass[O]) discard() {
+	p.obj, _ = p.stored.DeepCopyObject().(O)
+	p.events = slices.DeleteFunc(p.events, func(e Event) bool { return e.OfStatus })
+}
+
 // next says when to look again.
-func (r *Reconciler[O]) next(ctx context.Context, req reconcile.Request, verdict Verdict) reconcile.Result {
-	if verdict.Cause != nil {
-		log.FromContext(ctx).Info("Connect is unavailable", "cause", verdict.Cause.Error())
+func (r *Reconciler[O]) next(ctx context.Context, known *remembered, outcome Outcome) reconcile.Result {
+	if outcome.Cause != nil {
+		log.FromContext(ctx).Info("Connect is unavailable", "cause", outcome.Cause.Error())
 	}
-	if verdict.Backoff {
-		return reconcile.Result{RequeueAfter: r.backoff.When(req)}
-	}
-	r.backoff.Forget(req)
-	return reconcile.Result{RequeueAfter: verdict.Again}
+	return reconcile.Result{RequeueAfter: known.pace.next(outcome, wallClock())}
+}
+
+// waiter is a resource as those know it who wake it.
+func (r *Reconciler[O]) waiter(req reconcile.Request) reflector.Waiter {
+	return reflector.Waiter{Subscriber: r.gvk.Kind, Resource: req.NamespacedName}
 }
 
 func (r *Reconciler[O]) forget(req reconcile.Request) {
-	r.demands.forget(req.NamespacedName)
-	r.takings.forget(req.NamespacedName)
-	r.written.forget(req.NamespacedName)
-	r.backoff.Forget(req)
+	if uid, known := r.memory.forget(req.NamespacedName); known {
+		r.Claims.ReleaseAll(uid)
+	}
+	r.kind.Source.Forget(r.waiter(req))
 	if r.kind.Forget != nil {
 		r.kind.Forget(req.NamespacedName)
 	}

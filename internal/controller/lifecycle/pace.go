@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+)
+
+const (
+	// backoffMin and backoffMax bound how soon a resource is worked on again after something went
+	// wrong: first after backoffMin, doubling to backoffMax.
+	backoffMin, backoffMax = 500 * time.Millisecond, time.Minute
+	// freeRequeues is how often a resource that nobody changed may ask to be looked at again in
+	// a second or less. From then on requeueFloor holds, doubling to requeueCeiling.
+	freeRequeues                 = 3
+	requeueFloor, requeueCeiling = time.Second, time.Minute
+)
+
+// pace keeps a resource that nobody changes from being worked on over and over: whatever it asks
+// for, and whoever wakes it.
+type pace struct {
+	subject   string    // what the pace is about; another one begins anew
+	failures  int       // passes in a row that asked for a backoff
+	notBefore time.Time // no pass before that
+	hurries   int       // requeues sooner than the floor
+}
+
+// subject is what a user can change about a resource. What others in the cluster or the
+// organisation change does not begin the pace anew: that would let them bypass it.
+func subject(obj Object) string {
+	text := string(obj.GetUID()) + "/" + strconv.FormatInt(obj.GetGeneration(), 10) + "/" + strconv.FormatBool(obj.GetDeletionTimestamp().IsZero())
+	for _, annotation := range []string{
+		v1alpha1.AnnotationSuspend, v1alpha1.AnnotationReconcileRequestedAt, v1alpha1.AnnotationConfirmOrganisation,
+	} {
+		text += "/" + obj.GetAnnotations()[annotation]
+	}
+	return text
+}
+
+// wait returns how long a pass has still to wait; 0 if it may begin.
+func (p *pace) wait(subject string, now time.Time) time.Duration {
+	if p.subject != subject {
+		*p = pace{subject: subject}
+	}
+	return max(0, p.notBefore.Sub(now))
+}
+
+// next returns when the resource is to be looked at again, by what the pass has asked for; 0 if not
+// before it is woken.
+func (p *pace) next(o Outcome, now time.Time) time.Duration {
+	switch {
+	case o.Backoff:
+		delay := jittered(min(backoffMin<<min(p.failures, 10), backoffMax))
+		p.failures++
+		p.notBefore = now.Add(delay)
+		return delay
+	case o.Scheduled:
+		return o.RequeueAfter
+	}
+	if o.Ready != "" && !o.Transient {
+		p.failures = 0 // something was concluded
+	}
+	switch {
+	case o.RequeueAfter <= 0:
+		return 0
+	case o.RequeueAfter >= requeueCeiling:
+		p.hurries = 0
+		return o.RequeueAfter
+	}
+	floor := time.Duration(0)
+	if over := p.hurries - freeRequeues; over >= 0 {
+		floor = min(requeueFloor<<min(over, 10), requeueCeiling)
+	}
+	if o.RequeueAfter <= max(floor, requeueFloor) {
+		p.hurries++
+	}
+	return max(o.RequeueAfter, floor)
+}
+
+// jittered spreads d by ±10 %, so that what failed together does not come back together.
+func jittered(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d)) //nolint:gosec // spreading load needs no cryptography
+}

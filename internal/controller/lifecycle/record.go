@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+)
+
+// Origin is how a resource came to its remote object.
+type Origin int
+
+const (
+	// None: the resource has nothing on record.
+	None Origin = iota
+	// Created: the operator created the object for this resource.
+	Created
+	// Adopted: the object was there before the resource took it over.
+	Adopted
+	// Imported: somebody wrote the id to the resource, which has not taken the object over yet. It
+	// may not exist, or be another resource's.
+	Imported
+)
+
+// Record is what a resource has noted of its remote object. status.id is authoritative: nobody but
+// the operator writes it. Where it is empty, because the resource is new or comes from a backup,
+// the annotations say what they can: an id whose origin names this very resource is restored, any
+// other was written to be imported.
+type Record struct {
+	ID     string
+	Origin Origin
+	// Restored says that the record comes from the annotations of a backup.
+	Restored bool
+}
+
+// Own tells whether the record is of an object that this resource has, rather than names.
+func (r Record) Own() bool { return r.Origin == Created || r.Origin == Adopted }
+
+// RecordOf reads the record of a resource. It is for indexes and for looking at other resources; of
+// its own a kind is told ([Connection.Record]).
+func RecordOf(obj Object) Record { return recordOf(obj) }
+
+func recordOf(obj Object) Record {
+	if status := obj.GetCommonStatus(); status.ID != "" {
+		if status.Adopted {
+			return Record{ID: status.ID, Origin: Adopted}
+		}
+		return Record{ID: status.ID, Origin: Created}
+	}
+	id := obj.GetAnnotations()[v1alpha1.AnnotationID]
+	if id == "" {
+		return Record{}
+	}
+	for _, origin := range []Origin{Created, Adopted} {
+		if obj.GetAnnotations()[v1alpha1.AnnotationOrigin] == originNote(obj, id, origin) {
+			return Record{ID: id, Origin: origin, Restored: true}
+		}
+	}
+	return Record{ID: id, Origin: Imported}
+}
+
+// originNote is the value of the origin annotation. It names the object and the resource, so that
+// it says nothing on a copy, or beside another id.
+func originNote(obj Object, id string, origin Origin) string {
+	return fmt.Sprintf("%s %s for %s/%s", map[Origin]string{Created: "created", Adopted: "adopted"}[origin], id, obj.GetNamespace(), obj.GetName())
+}
+
+// annotations are the copy of the record on the resource.
+func (p *pass[O]) annotations(id string, origin Origin) map[string]any {
+	return map[string]any{
+		v1alpha1.AnnotationID:     id,
+		v1alpha1.AnnotationOrigin: originNote(p.obj, id, origin),
+	}
+}
+
+// recorded tells whether the resource carries the finalizer and the copy of the record.
+func (p *pass[O]) recorded(id string, origin Origin) bool {
+	for name, value := range p.annotations(id, origin) {
+		if p.obj.GetAnnotations()[name] != value {
+			return false
+		}
+	}
+	return p.hasFinalizer()
+}
+
+// restore puts back what somebody has taken off the resource: the finalizer, without which the
+// remote object would be left behind, the copy of the record, and the intent of a request whose
+// answer is still out.
+func (p *pass[O]) restore(ctx context.Context) error {
+	if p.deleting() {
+		return nil // nothing can be added any more
+	}
+	lost := map[string]any{}
+	if record := p.record; record.Own() && !record.Restored && !p.recorded(record.ID, record.Origin) {
+		lost = p.annotations(record.ID, record.Origin)
+	}
+	if p.intent != nil && (p.intentLost || !p.hasFinalizer()) {
+		lost[v1alpha1.AnnotationCreateIntent] = p.intent.annotation()
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, lost); err != nil {
+		return err
+	}
+	p.recordEvent(Event{Reason: v1alpha1.EventRestored, Action: "Restore",
+		Message: "Put back the operator's annotations and finalizer, which were removed or changed."})
+	return nil
+}
+
+// noteRecord mirrors the record into the status, where it counts.
+func (p *pass[O]) noteRecord(id string, origin Origin) {
+	status := p.obj.GetCommonStatus()
+	status.ID, status.Adopted = id, origin == Adopted
+	p.record = Record{ID: id, Origin: origin}
+}
+
+// ImportConflict is the outcome for an id that was imported and does not fit.
+func ImportConflict(format string, args ...any) Outcome {
+	message := strings.TrimRight(fmt.Sprintf(format, args...), ".")
+	return Stalled(v1alpha1.ReasonConflict, "%s: correct the annotation %s, or remove it.", message, v1alpha1.AnnotationID)
+}

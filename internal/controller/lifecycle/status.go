@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+)
+
+// Event is something worth telling the user once.
+type Event struct {
+	Warning bool
+	// Reason and Action are in UpperCamelCase; Message is a sentence.
+	Reason, Action, Message string
+	// About is the object that the event is about. Default: the resource.
+	About runtime.Object
+	// OfStatus says that the event is about a change of the status: it is dropped if that is not
+	// written. Other events tell what has happened already.
+	OfStatus bool
+}
+
+// patchStatus writes the status, if it differs, and then emits the events. It is the only place
+// that writes status, and nothing else.
+func (p *pass[O]) patchStatus(ctx context.Context, outcome Outcome) error {
+	p.setConditions(outcome)
+	if p.deleting() && !p.hasFinalizer() {
+		// It is about to vanish: nobody would read its status any more.
+		EmitEvents(p.Events, p.obj, p.events)
+		return nil
+	}
+	version, err := PatchStatus(ctx, p.Client, p.stored, p.obj)
+	if err != nil {
+		return err
+	}
+	if version != "" {
+		p.known.written.note(version, wallClock())
+	}
+	EmitEvents(p.Events, p.obj, p.events)
+	return nil
+}
+
+// PatchStatus writes what has changed of the status, and returns the new resource version, or
+// nothing if nothing has. It fails with a conflict if the resource is another one by now, of the
+// same name.
+func PatchStatus(ctx context.Context, c client.Client, stored, obj Object) (version string, err error) {
+	changes, err := client.MergeFrom(stored).Data(obj)
+	if err != nil || string(changes) == "{}" {
+		return "", err
+	}
+	patch := map[string]json.RawMessage{}
+	if err := json.Unmarshal(changes, &patch); err != nil {
+		return "", err
+	}
+	for field := range patch {
+		if field != "status" {
+			return "", fmt.Errorf("a pass changed %q, but may only change status", field)
+		}
+	}
+	patch["metadata"] = json.RawMessage(marshalled(map[string]any{"uid": stored.GetUID()}))
+	written, _ := obj.DeepCopyObject().(Object)
+	if err := c.Status().Patch(ctx, written, client.RawPatch(types.MergePatchType, []byte(marshalled(patch))), fieldOwner); err != nil {
+		return "", err
+	}
+	return written.GetResourceVersion(), nil
+}
+
+// setConditions brings the outcome of the pass into the status.
+func (p *pass[O]) setConditions(outcome Outcome) {
+	status := p.obj.GetCommonStatus()
+	generation := p.obj.GetGeneration()
+	if status.Conditions == nil {
+		status.Conditions = []metav1.Condition{}
+	}
+	if p.suspended() {
+		setCondition(&status.Conditions, generation, v1alpha1.ConditionSuspended, metav1.ConditionTrue, v1alpha1.ReasonSuspended, p.suspendedMessage())
+		return
+	}
+	meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionSuspended)
+	if outcome.Ready == "" || outcome.Transient && isKnown(*status, generation) {
+		return
+	}
+	if !outcome.Transient && !outcome.Unanswered {
+		if request := p.requested(); request != "" {
+			status.LastHandledReconcileAt = request
+		}
+		p.known.freshness.met()
+	}
+	SetOutcome(p.obj, outcome)
+}
+
+func (p *pass[O]) suspendedMessage() string {
+	if p.deleting() {
+		return "The deletion waits, because the operator leaves this resource alone until the annotation " + v1alpha1.AnnotationSuspend + " is removed."
+	}
+	return "The operator leaves this resource alone until the annotation " + v1alpha1.AnnotationSuspend + " is removed."
+}
+
+// isKnown tells whether a pass has concluded something about this generation, that an outage does
+// not change. A resource that is still being worked on is told about the outage.
+func isKnown(status v1alpha1.CommonStatus, generation int64) bool {
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && ready.Status != metav1.ConditionUnknown && ready.ObservedGeneration == generation
+}
+
+// SetOutcome sets Ready and its companions by the rules of kstatus: Reconciling while Ready is
+// unknown, Stalled while it is false, never both, and neither when it is true.
+func SetOutcome(obj Object, outcome Outcome) {
+	status, generation := obj.GetCommonStatus(), obj.GetGeneration()
+	companion := map[metav1.ConditionStatus]string{
+		metav1.ConditionUnknown: v1alpha1.ConditionReconciling,
+		metav1.ConditionFalse:   v1alpha1.ConditionStalled,
+	}[outcome.Ready]
+	for _, other := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+		if other != companion {
+			meta.RemoveStatusCondition(&status.Conditions, other)
+		}
+	}
+	status.ObservedGeneration = generation
+	message := bounded(outcome.Message)
+	setCondition(&status.Conditions, generation, v1alpha1.ConditionReady, outcome.Ready, outcome.Reason, message)
+	if companion != "" {
+		setCondition(&status.Conditions, generation, companion, metav1.ConditionTrue, outcome.Reason, message)
+	}
+}
+
+func setCondition(conditions *[]metav1.Condition, generation int64, kind string, status metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: generation,
+	})
+}
+
+// EmitEvents emits events about a resource, once what they announce is written.
+func EmitEvents(recorder events.EventRecorder, obj Object, all []Event) {
+	for _, e := range all {
+		kind := corev1.EventTypeNormal
+		if e.Warning {
+			kind = corev1.EventTypeWarning
+		}
+		about := e.About
+		if about == nil {
+			about = obj
+		}
+		recorder.Eventf(about, nil, kind, e.Reason, e.Action, "%s", eventNote(e.Message))
+	}
+}
