@@ -51,10 +51,16 @@ type doubts struct {
 // question is an id that somebody asks for.
 type question struct {
 	waiters map[Waiter]struct{}
-	missed  bool  // a whole listing has ended without showing it
-	single  bool  // it waits for a request of its own
-	failure error // of that request
+	missed  bool      // a whole listing has ended without showing it
+	second  bool      // the listing after that was brought forward for it
+	single  bool      // it waits for a request of its own
+	failure error     // of that request
+	last    time.Time // when it was asked, by the real clock
 }
+
+// idle tells whether nobody wants to know any more. Those who have just heard of a
+// failure are about to ask again.
+func (q *question) idle() bool { return len(q.waiters) == 0 && time.Since(q.last) > retryMax }
 
 func newDoubts() doubts {
 	return doubts{open: map[string]*question{}, left: singleProofs}
@@ -76,7 +82,7 @@ func (s *Store[T]) Lookup(id string, w Waiter) (object T, found bool, err error)
 	if waits := s.waiters.of(w); !slices.Contains(waits.ids, id) {
 		waits.ids = append(waits.ids, id)
 	}
-	q.waiters[w] = struct{}{}
+	q.waiters[w], q.last = struct{}{}, time.Now()
 	s.kickNow()
 	switch {
 	case q.failure != nil:
@@ -96,17 +102,19 @@ func (s *Store[T]) ask(id string) *question {
 	}
 	q = &question{waiters: map[Waiter]struct{}{}, missed: s.doubts.listed}
 	s.doubts.open[id] = q
-	if s.canGet() && s.doubts.left > len(s.doubts.single) {
+	if s.mayAskSingly() {
 		q.single = true
 		s.doubts.single = append(s.doubts.single, id)
 	} else {
-		s.doubts.listing = true
+		q.second, s.doubts.listing = q.missed, true
 	}
 	return q
 }
 
-func (s *Store[T]) canGet() bool {
-	return s.reflector.collection.Get != nil && s.scope == "" && s.client.Revision() != connectclient.RevisionOlder
+// mayAskSingly tells whether one more object may be asked for by itself.
+func (s *Store[T]) mayAskSingly() bool {
+	return s.reflector.collection.Get != nil && s.scope == "" && s.client.Revision() != connectclient.RevisionOlder &&
+		s.doubts.left > len(s.doubts.single)
 }
 
 // answered closes the question about an id, if there is one, and returns who asked.
@@ -153,7 +161,7 @@ func (s *Store[T]) prove(ctx context.Context) {
 			break
 		}
 		id := s.doubts.single[0]
-		if len(s.doubts.open[id].waiters) == 0 {
+		if s.doubts.open[id].idle() {
 			s.doubts.answered(id)
 			s.mu.Unlock()
 			continue
@@ -195,6 +203,9 @@ func (s *Store[T]) learn(id string, object *T, err error, asked uint64, told *ou
 		s.doubts.byListing()
 		return false
 	default:
+		if unsent(err) {
+			s.doubts.left++
+		}
 		s.putOff(id, q, err, told)
 		return false
 	}
@@ -253,21 +264,31 @@ func (s *Store[T]) conclude(began uint64, told *outcome[T]) {
 			told.doubtful = append(told.doubtful, change[T]{before: known.object, id: id, keys: known.keys})
 		}
 	}
-	again := false
 	for id, q := range s.doubts.open {
-		_, known := s.picture.byID[id]
-		switch {
-		case len(q.waiters) == 0:
-			s.doubts.answered(id)
-		case known: // it has only just come into doubt
-			again = again || !q.single
-		case q.missed:
+		if _, known := s.picture.byID[id]; !known && q.missed {
 			s.vanish(id, told)
-		default:
-			q.missed = true
-			again = again || !q.single
 		}
+		q.missed = true
 	}
 	s.doubts.listed = true
-	s.doubts.listing = again
+}
+
+// askAgain decides, after a listing, how the questions are answered that are still
+// open: by requests of their own, as many as may be made again; the rest by the next
+// listing, which is brought forward only for what has just been missed for the first
+// time. The lock is held.
+func (s *Store[T]) askAgain() {
+	s.doubts.left, s.doubts.listing = singleProofs, false
+	for id, q := range s.doubts.open {
+		switch {
+		case q.idle():
+			s.doubts.answered(id)
+		case q.single:
+		case s.mayAskSingly():
+			q.single = true
+			s.doubts.single = append(s.doubts.single, id)
+		case q.missed && !q.second:
+			q.second, s.doubts.listing = true, true
+		}
+	}
 }
