@@ -176,6 +176,24 @@ func TestAnIdThatWasNeverSeenIsInDoubt(t *testing.T) {
 	}
 }
 
+// A person makes an object and writes its id down; the listing of before does not count,
+// and the one after it misses the object.
+func TestAListingFromBeforeAQuestionIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, store := start(t, reflector.Collection[thing]{})
+		listOnce(t, o, store)
+		pass(time.Minute)
+		o.shows(thing{ID: "made"})
+		o.hides("made")
+		o.meanwhile(func() { time.Sleep(time.Second) })
+		wantDoubt(t, store, "made", alice)
+		pass(500 * time.Millisecond)
+		o.hides() // the listing that is on its way has missed it
+		pass(10 * time.Second)
+		wantFound(t, store, "made")
+	})
+}
+
 // An organisation loses a thousand objects at once: that costs a few requests and a
 // listing.
 func TestMassRemovalIsProvenByAListing(t *testing.T) {

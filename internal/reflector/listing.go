@@ -81,7 +81,7 @@ func (s *Store[T]) list(ctx context.Context) {
 	}
 	observeSkipped(s.reflector.collection.Name, r.pager.Skipped()-r.skipped)
 	r.skipped = r.pager.Skipped()
-	s.tell(ctx, told)
+	s.tell(told)
 }
 
 // open begins a listing, or takes up the one that failed, unless that is so old that
@@ -169,7 +169,7 @@ func (s *Store[T]) complete(r *reading[T], told *outcome[T]) {
 	if r.pager.Whole() {
 		s.conclude(r.began, told)
 	}
-	s.askAgain()
+	s.askAgain(r.began)
 	told.wake(s.waiters.satisfied(s.listedFrom)...)
 	s.schedule.listed(s.spacing(r.pages), s.reflector.options.Interval)
 	observeListing(s.reflector.collection.Name, nil)
@@ -191,6 +191,7 @@ func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 		s.failure = err
 	}
 	told.everyone = s.refused() != refused
+	told.silent = s.listedFrom.IsZero()
 	if before == nil && s.failure != nil {
 		for w := range s.waiters.fresh {
 			told.wake(w)
@@ -209,7 +210,7 @@ func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 }
 
 // tell wakes whom the outcome concerns.
-func (s *Store[T]) tell(ctx context.Context, told outcome[T]) {
+func (s *Store[T]) tell(told outcome[T]) {
 	s.mu.Lock()
 	if !told.more {
 		s.latest = latest[T]{told: map[Waiter]struct{}{}}
@@ -233,13 +234,11 @@ func (s *Store[T]) tell(ctx context.Context, told outcome[T]) {
 		s.dropWaiter(w)
 	}
 	s.mu.Unlock()
-	if ctx.Err() == nil {
-		s.notify(told)
-	}
+	s.notify(told)
 }
 
 // tellLate wakes who came too late for what was told last.
-func (s *Store[T]) tellLate(ctx context.Context) { s.tell(ctx, outcome[T]{more: true}) }
+func (s *Store[T]) tellLate(context.Context) { s.tell(outcome[T]{more: true}) }
 
 // notify tells each subscriber what concerns it.
 func (s *Store[T]) notify(told outcome[T]) {

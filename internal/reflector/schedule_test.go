@@ -113,6 +113,32 @@ func TestAListingGoesOnWhereItFailed(t *testing.T) {
 	})
 }
 
+// Of the first picture nobody hears what has changed, also if it comes in pieces.
+func TestTheFirstPictureIsNoDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, store := start(t, reflector.Collection[thing]{})
+		o.does(func() {
+			o.perPage = 10
+			o.trouble[3] = fmt.Errorf("away: %w", connectclient.ErrUnavailable)
+		})
+		o.shows(things(50)...)
+		store.AwaitKeys(bob, "thing 7")
+		wantPending(t, store.Await(time.Time{}, alice))
+		pass(time.Minute)
+		woken := false
+		for _, n := range o.woken() {
+			if len(n.IDs)+len(n.Keys) > 0 {
+				t.Errorf("told of %v", n.IDs)
+			}
+			woken = woken || wakes(n, bob)
+		}
+		if !woken {
+			t.Error("who waits for a key is not woken by it")
+		}
+		wantNoError(t, store.Await(time.Time{}, alice))
+	})
+}
+
 // What was read before an attempt failed is in the picture; what an old attempt read
 // is read again, together with the rest.
 func TestAListingThatFailedLongAgoBeginsAnew(t *testing.T) {
