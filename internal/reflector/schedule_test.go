@@ -264,6 +264,7 @@ type service struct {
 	used     int
 	down     bool
 	headers  bool
+	between  map[int]func() // happens once, before the page is answered
 }
 
 func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -304,6 +305,10 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 		return response, nil
 	}
 	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+	if happens, ok := s.between[page]; ok {
+		delete(s.between, page)
+		happens()
+	}
 	from, to := min((page-1)*100, len(s.names)), min(page*100, len(s.names))
 	rows := make([]map[string]string, 0, 100)
 	for _, name := range s.names[from:to] {
@@ -462,6 +467,38 @@ func TestDemandsDoNotSpendTheHour(t *testing.T) {
 			}
 			s.mu.Unlock()
 		}
+	})
+}
+
+// Between two pages one device is removed and another one registered: the totals agree,
+// and a third one has slipped through. It is not taken for gone.
+func TestWhatSlipsThroughAListingIsNotGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{window: time.Hour, limit: 5000, names: registered(300)}
+		store := startDevices(t, s, connectclient.Options{})
+		_ = store.Await(time.Time{}, alice)
+		pass(time.Second)
+		removed, slips := s.names[0], s.names[100]
+		s.mu.Lock()
+		s.between = map[int]func(){2: func() {
+			s.names = append(slices.Delete(s.names, 0, 1), "pi-999999")
+		}}
+		s.mu.Unlock()
+		pass(12 * time.Minute)
+
+		wantThere := func(id string, want bool) {
+			t.Helper()
+			if _, _, err := store.Lookup(id, alice); !errors.Is(err, reflector.ErrPending) {
+				t.Errorf("%s is not in doubt: %v", id, err)
+			}
+			pass(time.Second)
+			if _, found, err := store.Lookup(id, alice); found != want || err != nil {
+				t.Errorf("%s is there: %t, %v", id, found, err)
+			}
+		}
+		wantThere(slips, true)
+		pass(12 * time.Minute) // the removed one was on the first page still
+		wantThere(removed, false)
 	})
 }
 
