@@ -12,8 +12,9 @@
 //
 // Five promises hold for every call:
 //
-//   - It never waits for the request budget. A request that may not be sent now
-//     fails with [ErrDeferred] or [ErrThrottled], and [RetryAt] says until when.
+//   - It never waits for the request budget, but in the middle of a [Listing]. A
+//     request that may not be sent now fails with [ErrDeferred] or [ErrThrottled],
+//     and [RetryAt] says until when.
 //   - A POST is sent at most once, whatever becomes of the connection. When nobody
 //     can know whether it was carried out, the error is also [ErrOutcomeUnknown].
 //   - Nothing is concluded from an answer that does not show that it is the API's

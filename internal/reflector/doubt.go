@@ -17,14 +17,15 @@ import (
 // An object that a whole listing did not show is in doubt: it may be gone, or have
 // moved to a page that had been read already. So it stays in the picture, and whoever
 // has it is woken to ask for it ([Store.Lookup]). An id that was never seen is in
-// doubt in the same way: the listing that should have shown it may have missed it.
+// doubt in the same way: a listing that should have shown it may have missed it, or
+// have begun before the object was made.
 //
 // A question is answered by one request for the object, a few times per listing. The
 // rest, because an organisation may lose thousands of objects at once, and
-// everything where the API has no such request, is answered by the next listing,
-// which is brought forward: what two whole listings in a row have not shown is gone.
-// The second began after the first had ended, and an object does not hide from both
-// by moving once.
+// everything where the API has no such request, is answered by listings, which are
+// brought forward: what two whole listings in a row have not shown is gone, if both
+// began after it was seen or asked for. The second began after the first had ended,
+// and an object does not hide from both by moving once.
 
 // singleProofs is how many objects are asked for one by one per listing.
 const singleProofs = 10
@@ -40,9 +41,6 @@ type doubts struct {
 	pause  time.Duration
 	// listing asks for the next listing to be brought forward.
 	listing bool
-	// listed is set once a whole listing has ended: what is not in the picture,
-	// that listing did not show.
-	listed bool
 	// gone are ids that are proven not to be there, or were deleted by the
 	// operator, and when.
 	gone recent
@@ -51,10 +49,17 @@ type doubts struct {
 // question is an id that somebody asks for.
 type question struct {
 	waiters map[Waiter]struct{}
-	missed  bool  // a whole listing has ended without showing it
-	single  bool  // it waits for a request of its own
-	failure error // of that request
+	asked   uint64    // the tick
+	missed  bool      // a whole listing that began later has ended without showing it
+	second  bool      // the listing after that was brought forward for it
+	single  bool      // it waits for a request of its own
+	failure error     // of that request
+	last    time.Time // when it was asked, by the real clock
 }
+
+// idle tells whether nobody wants to know any more. Those who have just heard of a
+// failure are about to ask again.
+func (q *question) idle() bool { return len(q.waiters) == 0 && time.Since(q.last) > retryMax }
 
 func newDoubts() doubts {
 	return doubts{open: map[string]*question{}, left: singleProofs}
@@ -76,7 +81,7 @@ func (s *Store[T]) Lookup(id string, w Waiter) (object T, found bool, err error)
 	if waits := s.waiters.of(w); !slices.Contains(waits.ids, id) {
 		waits.ids = append(waits.ids, id)
 	}
-	q.waiters[w] = struct{}{}
+	q.waiters[w], q.last = struct{}{}, time.Now()
 	s.kickNow()
 	switch {
 	case q.failure != nil:
@@ -94,9 +99,9 @@ func (s *Store[T]) ask(id string) *question {
 	if ok {
 		return q
 	}
-	q = &question{waiters: map[Waiter]struct{}{}, missed: s.doubts.listed}
+	q = &question{waiters: map[Waiter]struct{}{}, asked: s.nextTick()}
 	s.doubts.open[id] = q
-	if s.canGet() && s.doubts.left > len(s.doubts.single) {
+	if s.mayAskSingly() {
 		q.single = true
 		s.doubts.single = append(s.doubts.single, id)
 	} else {
@@ -105,8 +110,10 @@ func (s *Store[T]) ask(id string) *question {
 	return q
 }
 
-func (s *Store[T]) canGet() bool {
-	return s.reflector.collection.Get != nil && s.scope == "" && s.client.Revision() != connectclient.RevisionOlder
+// mayAskSingly tells whether one more object may be asked for by itself.
+func (s *Store[T]) mayAskSingly() bool {
+	return s.reflector.collection.Get != nil && s.scope == "" && s.client.Revision() != connectclient.RevisionOlder &&
+		s.doubts.left > len(s.doubts.single)
 }
 
 // answered closes the question about an id, if there is one, and returns who asked.
@@ -153,7 +160,7 @@ func (s *Store[T]) prove(ctx context.Context) {
 			break
 		}
 		id := s.doubts.single[0]
-		if len(s.doubts.open[id].waiters) == 0 {
+		if s.doubts.open[id].idle() {
 			s.doubts.answered(id)
 			s.mu.Unlock()
 			continue
@@ -167,7 +174,7 @@ func (s *Store[T]) prove(ctx context.Context) {
 			break
 		}
 	}
-	s.tell(ctx, told)
+	s.tell(told)
 }
 
 // learn takes over the answer to the request for one object, and tells whether to
@@ -195,6 +202,9 @@ func (s *Store[T]) learn(id string, object *T, err error, asked uint64, told *ou
 		s.doubts.byListing()
 		return false
 	default:
+		if unsent(err) {
+			s.doubts.left++
+		}
 		s.putOff(id, q, err, told)
 		return false
 	}
@@ -253,21 +263,37 @@ func (s *Store[T]) conclude(began uint64, told *outcome[T]) {
 			told.doubtful = append(told.doubtful, change[T]{before: known.object, id: id, keys: known.keys})
 		}
 	}
-	again := false
 	for id, q := range s.doubts.open {
-		_, known := s.picture.byID[id]
-		switch {
-		case len(q.waiters) == 0:
-			s.doubts.answered(id)
-		case known: // it has only just come into doubt
-			again = again || !q.single
-		case q.missed:
+		if _, known := s.picture.byID[id]; known || q.asked > began {
+			continue
+		}
+		if q.missed {
 			s.vanish(id, told)
-		default:
-			q.missed = true
-			again = again || !q.single
+		}
+		q.missed = true
+	}
+}
+
+// askAgain decides, after a listing, how the questions are answered that are still
+// open: by requests of their own, as many as may be made again; the rest by listings.
+// The next one is brought forward for what began too early to be answered by this one,
+// and once more for what this one has missed; not each time that a listing is not
+// whole. The lock is held.
+func (s *Store[T]) askAgain(began uint64) {
+	s.doubts.left, s.doubts.listing = singleProofs, false
+	s.doubts.due, s.doubts.pause = time.Time{}, 0 // the API is there
+	for id, q := range s.doubts.open {
+		switch {
+		case q.idle():
+			s.doubts.answered(id)
+		case q.single:
+		case s.mayAskSingly():
+			q.single = true
+			s.doubts.single = append(s.doubts.single, id)
+		case q.asked > began:
+			s.doubts.listing = true
+		case q.missed && !q.second:
+			q.second, s.doubts.listing = true, true
 		}
 	}
-	s.doubts.listed = true
-	s.doubts.listing = again
 }

@@ -53,7 +53,7 @@ func (o *outcome[T]) wake(waiters ...Waiter) {
 // page by page into the picture.
 func (s *Store[T]) list(ctx context.Context) {
 	r := s.open()
-	began, pages := time.Now(), 0
+	pages := 0
 	var told outcome[T]
 	for more := true; more; {
 		s.mu.Lock()
@@ -66,7 +66,7 @@ func (s *Store[T]) list(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			s.fail(err, began, pages, &told)
+			s.fail(err, pages, &told)
 			break
 		}
 		pages++
@@ -81,7 +81,7 @@ func (s *Store[T]) list(ctx context.Context) {
 	}
 	observeSkipped(s.reflector.collection.Name, r.pager.Skipped()-r.skipped)
 	r.skipped = r.pager.Skipped()
-	s.tell(ctx, told)
+	s.tell(told)
 }
 
 // open begins a listing, or takes up the one that failed, unless that is so old that
@@ -127,7 +127,7 @@ func (s *Store[T]) compare(rows []T) []seenRow[T] {
 		if seen[i].known != nil && reflect.DeepEqual(*seen[i].known, *seen[i].row) {
 			seen[i].same = true
 		} else {
-			seen[i].keys = s.reflector.collection.Keys(*seen[i].row)
+			seen[i].keys = s.reflector.keys(*seen[i].row)
 		}
 	}
 	return seen
@@ -166,10 +166,10 @@ func (s *Store[T]) complete(r *reading[T], told *outcome[T]) {
 	told.everyone = s.refused()
 	s.reading, s.failure = nil, nil
 	s.listedFrom = r.from
-	s.doubts.left, s.doubts.listing = singleProofs, false
 	if r.pager.Whole() {
 		s.conclude(r.began, told)
 	}
+	s.askAgain(r.began)
 	told.wake(s.waiters.satisfied(s.listedFrom)...)
 	s.schedule.listed(s.spacing(r.pages), s.reflector.options.Interval)
 	observeListing(s.reflector.collection.Name, nil)
@@ -178,7 +178,7 @@ func (s *Store[T]) complete(r *reading[T], told *outcome[T]) {
 // fail takes over that an attempt has failed after so many pages. Whoever waits for
 // a fresher picture hears of it once: while listings keep failing nothing changes
 // for them.
-func (s *Store[T]) fail(err error, began time.Time, pages int, told *outcome[T]) {
+func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, refused := s.failure, s.refused()
@@ -191,6 +191,7 @@ func (s *Store[T]) fail(err error, began time.Time, pages int, told *outcome[T])
 		s.failure = err
 	}
 	told.everyone = s.refused() != refused
+	told.silent = s.listedFrom.IsZero()
 	if before == nil && s.failure != nil {
 		for w := range s.waiters.fresh {
 			told.wake(w)
@@ -204,12 +205,12 @@ func (s *Store[T]) fail(err error, began time.Time, pages int, told *outcome[T])
 	if s.reading.pages == 0 {
 		s.reading = nil
 	}
-	s.schedule.failed(s.again(err, began, pages))
+	s.schedule.failed(s.again(err, pages))
 	observeListing(s.reflector.collection.Name, err)
 }
 
 // tell wakes whom the outcome concerns.
-func (s *Store[T]) tell(ctx context.Context, told outcome[T]) {
+func (s *Store[T]) tell(told outcome[T]) {
 	s.mu.Lock()
 	if !told.more {
 		s.latest = latest[T]{told: map[Waiter]struct{}{}}
@@ -233,13 +234,11 @@ func (s *Store[T]) tell(ctx context.Context, told outcome[T]) {
 		s.dropWaiter(w)
 	}
 	s.mu.Unlock()
-	if ctx.Err() == nil {
-		s.notify(told)
-	}
+	s.notify(told)
 }
 
 // tellLate wakes who came too late for what was told last.
-func (s *Store[T]) tellLate(ctx context.Context) { s.tell(ctx, outcome[T]{more: true}) }
+func (s *Store[T]) tellLate(context.Context) { s.tell(outcome[T]{more: true}) }
 
 // notify tells each subscriber what concerns it.
 func (s *Store[T]) notify(told outcome[T]) {

@@ -32,6 +32,9 @@ package reflector
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +74,7 @@ type Collection[T any] struct {
 	ID func(T) string
 	// Keys are what else an object can be found by: the natural key by which a
 	// resource finds it before it knows the id, for example. Several objects may
-	// share one. Optional.
+	// share one; an empty one is none. Optional.
 	Keys func(T) []string
 	// OnDemand lists only while somebody waits. For a collection that is
 	// looked things up in rather than kept equal to something.
@@ -212,6 +215,17 @@ func (r *Reflector[T]) Known(token connectclient.Secret, id string) (T, bool) {
 	return none, false
 }
 
+// keys are what an object can be found by, each once.
+func (r *Reflector[T]) keys(object T) []string {
+	var keys []string
+	for _, key := range r.collection.Keys(object) {
+		if key != "" && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 // Retry lists at once what could not be listed because the token was refused:
 // there is reason to think that it is good now.
 func (r *Reflector[T]) Retry(token connectclient.Secret) {
@@ -247,10 +261,8 @@ func (r *Reflector[T]) Retire(token connectclient.Secret) {
 func (r *Reflector[T]) of(token connectclient.Secret) []*Store[T] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stores := make([]*Store[T], 0, len(r.stores[token]))
-	for _, store := range r.stores[token] {
-		stores = append(stores, store)
-	}
+	stores := slices.Collect(maps.Values(r.stores[token]))
+	slices.SortFunc(stores, func(a, b *Store[T]) int { return strings.Compare(a.scope, b.scope) }) // the whole organisation first
 	return stores
 }
 

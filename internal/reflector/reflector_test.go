@@ -3,173 +3,15 @@
 package reflector_test
 
 import (
-	"context"
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/reflector"
 )
-
-// Time in these tests is synctest's: it passes when everybody waits for it, so
-// hours take no time and nothing depends on how fast the machine is.
-
-// thing is a remote object.
-type thing struct{ ID, Name, Content string }
-
-// organisation is what the listings show, and who was woken by them.
-type organisation struct {
-	t *testing.T
-
-	mu       sync.Mutex
-	things   []thing
-	failure  error
-	listings int
-	during   func() // runs once, in the middle of the next listing
-	notified []reflector.Notification
-	wanted   bool
-}
-
-// listing shows all things on one page.
-type listing struct{ of *organisation }
-
-func (l *listing) Next(context.Context) ([]thing, bool, error) {
-	o := l.of
-	o.mu.Lock()
-	o.listings++
-	things, failure, during := slices.Clone(o.things), o.failure, o.during
-	o.during = nil
-	o.mu.Unlock()
-	if during != nil {
-		during()
-	}
-	if failure != nil {
-		return nil, true, failure
-	}
-	return things, false, nil
-}
-
-func (*listing) Skipped() int { return 0 }
-func (*listing) Whole() bool  { return true }
-
-// shows makes the next listings show these things.
-func (o *organisation) shows(things ...thing) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.things, o.failure = things, nil
-}
-
-// fails makes the next listings fail.
-func (o *organisation) fails(err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.failure = err
-}
-
-// meanwhile does something in the middle of the next listing.
-func (o *organisation) meanwhile(do func()) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.during = do
-}
-
-// woken returns whom the subscriber was told of since it was last called.
-func (o *organisation) woken() []reflector.Notification {
-	synctest.Wait()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	notified := o.notified
-	o.notified = nil
-	return notified
-}
-
-func (o *organisation) listed() int {
-	synctest.Wait()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.listings
-}
-
-var (
-	alice = waiter("alice")
-	bob   = waiter("bob")
-)
-
-func waiter(name string) reflector.Waiter {
-	return reflector.Waiter{Subscriber: "Thing", Resource: types.NamespacedName{Namespace: "fleet", Name: name}}
-}
-
-func wakes(n reflector.Notification, w reflector.Waiter) bool {
-	return slices.Contains(n.Waiters, w.Resource)
-}
-
-// start returns the store of an organisation, with a reflector behind it that
-// lists every ten minutes.
-func start(t *testing.T, collection reflector.Collection[thing]) (*organisation, *reflector.Store[thing]) {
-	t.Helper()
-	api, err := connectclient.New(connectclient.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &organisation{t: t, wanted: true}
-	collection.Name = "things"
-	collection.List = func(*connectclient.Client, string) reflector.Pager[thing] { return &listing{of: o} }
-	collection.ID = func(one thing) string { return one.ID }
-	collection.Keys = func(one thing) []string { return []string{one.Name} }
-	r := reflector.New(reflector.Options{API: api, Interval: 10 * time.Minute}, collection)
-	r.Subscribe(reflector.Subscription{
-		Name: "Thing",
-		Notify: func(n reflector.Notification) {
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			o.notified = append(o.notified, n)
-		},
-		Wanted: func(context.Context, connectclient.Secret) bool {
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			return o.wanted
-		},
-	})
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = r.Start(ctx)
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-done
-		synctest.Wait()
-	})
-	return o, r.Of(connectclient.NewSecret("rporg_test"))
-}
-
-// pass lets simulated time pass, which takes none, and everybody do what is due
-// in it.
-func pass(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-func wantPending(t *testing.T, err error) {
-	t.Helper()
-	if !errors.Is(err, reflector.ErrPending) {
-		t.Fatalf("Await = %v, want ErrPending", err)
-	}
-}
-
-func wantNoError(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatalf("Await = %v, want nil", err)
-	}
-}
 
 func TestManyWaitersShareOneListing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -383,9 +225,7 @@ func TestRetiredTokenCostsNothing(t *testing.T) {
 		o, store := start(t, reflector.Collection[thing]{})
 		wantPending(t, store.Await(time.Time{}, alice))
 		o.woken()
-		o.mu.Lock()
-		o.wanted = false
-		o.mu.Unlock()
+		o.does(func() { o.wanted = false })
 		pass(24 * time.Hour)
 		if n := o.listed(); n != 1 {
 			t.Errorf("%d listings, want none for a token that nobody uses", n)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/connectclient/budget"
 )
 
 const (
@@ -53,15 +54,27 @@ func (c *schedule) now() { *c = schedule{resync: time.Now()} }
 func (s *Store[T]) spacing(pages int) time.Duration { return s.client.Budget().Spacing(pages) }
 
 // again is how long to wait after an attempt that failed after so many pages: until
-// the error says, or longer each time; and not less than it has cost.
-func (s *Store[T]) again(err error, began time.Time, pages int) time.Duration {
+// the error says, or longer each time. What was read is not read again, so the attempt
+// has cost no more than the request that failed.
+func (s *Store[T]) again(err error, pages int) time.Duration {
 	if errors.Is(err, connectclient.ErrUnsupported) {
 		return jitter(s.reflector.options.Interval) // until the API is another
 	}
 	if pages > 0 {
 		s.schedule.pause = 0 // it gets on
 	}
-	return max(s.retryIn(err, &s.schedule.pause), time.Until(began.Add(s.spacing(pages))))
+	wait := s.retryIn(err, &s.schedule.pause)
+	if unsent(err) {
+		return wait
+	}
+	return max(wait, s.spacing(1))
+}
+
+// unsent tells whether the budget did not let the request go, so that it has cost
+// nothing.
+func unsent(err error) bool {
+	_, refused := errors.AsType[*budget.Refusal](err)
+	return refused
 }
 
 // retryIn is how long to wait after the error, and lengthens the pause if the error
@@ -83,7 +96,7 @@ func jitter(d time.Duration) time.Duration {
 // start begins to list until the context ends.
 func (s *Store[T]) start(ctx context.Context) {
 	s.mu.Lock()
-	ctx, s.stop = context.WithCancel(ctx)
+	ctx, s.stop = context.WithCancel(ctx) //nolint:gosec // end calls it
 	s.mu.Unlock()
 	go s.run(ctx)
 }
@@ -140,11 +153,19 @@ func (s *Store[T]) demanded() bool { return len(s.waiters.fresh) > 0 || s.doubts
 func (s *Store[T]) resync(ctx context.Context) {
 	wanted := s.reflector.wanted(ctx, s.token)
 	ended := s.end(func() bool {
-		return !wanted || s.reflector.collection.OnDemand && len(s.waiters.all) == 0
+		unused := s.reflector.collection.OnDemand || s.listedFrom.IsZero() && s.failure == nil
+		return !wanted || unused && s.idle()
 	})
 	if !ended {
 		s.list(ctx)
 	}
+}
+
+// idle tells whether nobody waits. After a failure those who have just heard of it are
+// about to ask again, and must not meet a store that knows nothing of it. The lock is
+// held.
+func (s *Store[T]) idle() bool {
+	return len(s.waiters.all) == 0 && (s.failure == nil || time.Since(s.waiters.last) > s.reflector.options.Interval)
 }
 
 // end ends the store, if that is still right under its lock. Who waits is woken: it

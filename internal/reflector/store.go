@@ -189,13 +189,13 @@ func (s *Store[T]) All() iter.Seq[T] {
 // Put records what the operator has just created or changed. It wakes nobody but
 // those who asked for just this object.
 func (s *Store[T]) Put(object T) {
+	id, keys := s.reflector.collection.ID(object), s.reflector.keys(object)
 	s = s.successor()
 	defer s.mu.Unlock()
 	now := s.nextTick()
-	id := s.reflector.collection.ID(object)
 	s.doubts.gone.forget(id)
 	s.wakeLate(s.doubts.answered(id)...)
-	s.picture.set(id, entry[T]{object: &object, keys: s.reflector.collection.Keys(object), written: now, seen: now})
+	s.picture.set(id, entry[T]{object: &object, keys: keys, written: now, seen: now})
 }
 
 // Remove records what the operator has just deleted. It needs no proof, and wakes

@@ -20,6 +20,7 @@ type waiters[T any] struct {
 	// fresh are those who wait for a fresher picture, matching those with a
 	// match.
 	fresh, matching map[Waiter]struct{}
+	last            time.Time // when somebody began to wait, by the real clock
 }
 
 // wait is what one resource waits for.
@@ -42,7 +43,8 @@ func newWaiters[T any]() waiters[T] {
 func (ws *waiters[T]) of(w Waiter) *wait[T] {
 	waits, ok := ws.all[w]
 	if !ok {
-		waits = &wait[T]{since: time.Now()}
+		ws.last = time.Now()
+		waits = &wait[T]{since: ws.last}
 		ws.all[w] = waits
 	}
 	return waits

@@ -14,8 +14,8 @@ const (
 )
 
 // Spacing is how long to leave a piece of reading alone that has cost so many requests, before it is
-// done again because somebody asks: its share of the window. When so much is spent already that what
-// is left would not last, it is longer, but not beyond the end of the window.
+// done again because somebody asks: its share of the window, or more when so much is spent already
+// that what is left would not last. It does not go beyond the end of the window, when all is new.
 func (b *Budget) Spacing(requests int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -27,11 +27,12 @@ func (b *Budget) Spacing(requests int) time.Duration {
 	if !b.window.assumed {
 		b.ends.note(b.window.resetAt)
 	}
-	work := share * float64(requests)
-	even := work * float64(b.ends.apart()) / float64(max(b.window.limit, 1))
 	untilReset := b.window.resetAt.Sub(now.at)
-	lasting := work * float64(untilReset) / float64(max(b.left(Urgent), 1))
-	return time.Duration(max(even, min(lasting, float64(untilReset))))
+	each := max(
+		float64(b.ends.apart())/float64(max(b.window.limit, 1)),
+		float64(untilReset)/float64(max(b.left(Urgent), 1)),
+	)
+	return time.Duration(min(share*float64(requests)*each, float64(untilReset)))
 }
 
 // ends measures how long a window lasts by when windows end. A header tells only how long the rest of

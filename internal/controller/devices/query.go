@@ -39,7 +39,7 @@ func parse(text string) (query, bool) {
 			q.tags = append(q.tags, value)
 			continue
 		}
-		filter := q.filter(qualifier)
+		filter := filterOf(&q, qualifier)
 		// Which of two values counts is not published either.
 		if filter == nil || *filter != "" || !filterValue.MatchString(value) {
 			return query{}, false
@@ -51,7 +51,8 @@ func parse(text string) (query, bool) {
 	return q, q.String() != ""
 }
 
-func (q *query) filter(qualifier string) *string {
+// filterOf is where a qualifier's value belongs; nil for what is no qualifier.
+func filterOf(q *query, qualifier string) *string {
 	switch qualifier {
 	case "model":
 		return &q.model
