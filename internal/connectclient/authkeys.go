@@ -75,7 +75,7 @@ func (k *AuthKeyClient) List() *Listing[AuthKey] {
 
 // judgeListing tells a service that has no such listing from one that is broken.
 func (k *AuthKeyClient) judgeListing(err error) error {
-	if e, ok := errors.AsType[*Error](err); ok && e.Is(ErrNotFound) && k.client.Revision() == RevisionOlder {
+	if e, ok := errors.AsType[*Error](err); ok && k.client.Revision() == RevisionOlder && (e.Is(ErrNotFound) || e.Is(ErrUnsupported)) {
 		return unsupported(e.Operation)
 	}
 	return noCollection(err)

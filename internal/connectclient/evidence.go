@@ -131,6 +131,8 @@ func (k knowledge) judgeAbsence(req *request, ans *answer) meaning {
 	switch {
 	case ans.rate.HasHeaders:
 		return absent
+	case k.revision == RevisionOlder && isKeyListing(req):
+		return missing
 	case ans.html, k.announcement == announcing:
 		return strange
 	case k.announcement != silent:

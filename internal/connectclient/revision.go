@@ -70,6 +70,16 @@ func (p *profile) learn(req *request, ans *answer) {
 	}
 }
 
+// learnOlder believes the absence of the one collection only as long as nothing has proven the
+// opposite.
+func (p *profile) learnOlder() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known.revision == RevisionUnknown {
+		p.known.revision = RevisionOlder
+	}
+}
+
 // isKeyListing tells whether the request is for the one collection that the older revision does not have.
 func isKeyListing(req *request) bool {
 	return req.method == http.MethodGet && req.path == authKeysPath
@@ -101,16 +111,43 @@ func (c *Client) judge(ctx context.Context, req *request, ans *answer) meaning {
 		c.look(ctx, authKeysPath)
 		m = c.profile.knows().judge(req, ans)
 	}
+	if c.mayBeOlder(req, ans) && c.answersPages(ctx) {
+		c.profile.learnOlder()
+		m = missing
+	}
 	return m
 }
 
-// look reads a row of a collection, to learn from the answer. Nothing is known of a budget when it is
-// needed, so there is no reserve to leave alone; but it must not be the one that always comes last.
-func (c *Client) look(ctx context.Context, collection string) {
-	_, _ = c.send(WithPriority(ctx, budget.Urgent), &request{
+// mayBeOlder tells whether there is a page in the place of the auth-key listing. It may stem from
+// something in between, or be what the older revision answers to a call that it does not have: the
+// form of a 404 is not published.
+func (c *Client) mayBeOlder(req *request, ans *answer) bool {
+	return isKeyListing(req) && ans.status == http.StatusNotFound && ans.html && !ans.rate.HasHeaders &&
+		c.profile.knows().revision == RevisionUnknown && c.profile.knows().announcement != announcing
+}
+
+// answersPages tells whether the page is the API's own: its other collections are there, without rate
+// headers, and after that the page is there again.
+func (c *Client) answersPages(ctx context.Context) bool {
+	if ans := c.look(ctx, devicesPath); ans == nil || ans.status != http.StatusOK || ans.rate.HasHeaders || !hasMember(ans.body, "meta") {
+		return false
+	}
+	ans := c.look(ctx, authKeysPath)
+	return ans != nil && c.mayBeOlder(&request{method: http.MethodGet, path: authKeysPath}, ans)
+}
+
+// look reads a row of a collection, to learn from the answer, which it returns if there was one.
+// Nothing is known of a budget when it is needed, so there is no reserve to leave alone; but it must
+// not be the one that always comes last.
+func (c *Client) look(ctx context.Context, collection string) *answer {
+	ans, err := c.send(WithPriority(ctx, budget.Urgent), &request{
 		operation: "identify the API",
 		method:    http.MethodGet,
 		path:      collection,
 		query:     url.Values{"page": {"1"}, "per_page": {"1"}},
 	})
+	if err != nil {
+		return nil
+	}
+	return ans
 }

@@ -279,7 +279,7 @@ var _ = Describe("A Deployment", func() {
 		}
 		Expect(f.Create(ctx, f.artefact("kiosk"))).To(Succeed())
 		for kills := range 8 {
-			f.start(ctx, "--max-concurrent-reconciles=4")
+			f.start(ctx, "--max-concurrent-reconciles=4", "--post-settle-time=3s")
 			Eventually(func() int { return len(f.Org.Deployments("")) }).WithPolling(time.Millisecond).Should(BeNumerically(">=", 6*(kills+1)))
 			f.kill()
 		}

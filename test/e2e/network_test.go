@@ -179,7 +179,7 @@ var _ = Describe("A gateway that answers in the place of Connect", func() {
 var _ = Describe("An outage", func() {
 	It("costs next to nothing, and is over at once when it is over", func(ctx context.Context) {
 		const running = 150
-		f := newFleet(ctx, connectsim.Options{})
+		f := newFleet(ctx, connectsim.Options{Window: 2 * time.Minute})
 		for i := range running {
 			f.pi(fmt.Sprintf("pi5-%03d", i))
 		}

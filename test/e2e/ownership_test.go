@@ -136,6 +136,7 @@ var _ = Describe("Somebody else's object", func() {
 	})
 
 	It("is not called ours because it was made while our request could not be sent", func(ctx context.Context) {
+		f.stop()
 		limited := newFleet(ctx, connectsim.Options{RateLimit: 20, Window: 6 * time.Second})
 		limited.start(ctx, "--resync-interval=1h")
 		first := limited.artefact("first")

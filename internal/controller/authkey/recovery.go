@@ -59,6 +59,7 @@ func (e *external) live(a appearance) []connectclient.AuthKey {
 // findLost finds the live keys that requests of this AuthKey have made whose answers were lost. They
 // are in no Secret, and nobody will ever see them.
 func (e *external) findLost(ctx context.Context) error {
+	e.awaitLost()
 	for i, intent := range e.conn.Sent {
 		before, ok := parseNote(intent.Note)
 		if !ok {
@@ -85,6 +86,22 @@ func (e *external) findLost(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// awaitLost has the AuthKey looked at when a key appears that one of its requests may have made, however
+// late that is.
+func (e *external) awaitLost() {
+	var looks []appearance
+	for _, intent := range e.conn.Sent {
+		if before, ok := parseNote(intent.Note); ok {
+			looks = append(looks, before.appearance)
+		}
+	}
+	if len(looks) > 0 {
+		e.store.AwaitMatch(e.conn.Waiter, func(key connectclient.AuthKey) bool {
+			return slices.ContainsFunc(looks, shown(key).equal)
+		})
+	}
 }
 
 // accountedFor tells whether it is known what becomes of a key.

@@ -238,6 +238,7 @@ func (e *external) report(ctx context.Context, relation lifecycle.Relation, seen
 	was := e.obj.Status.State
 	e.mirror(seen)
 	e.obj.Status.Outcome = outcome
+	e.obj.Status.Adopted = e.obj.Status.Adopted || relation == lifecycle.Adoptable // what is said of it depends on that
 	if was != "" && was != e.obj.Status.State {
 		e.conn.Event(lifecycle.Event{
 			Warning: seen.State == connectclient.DeploymentFailed, Reason: v1alpha1.EventStateChanged, Action: "Deploy",

@@ -107,10 +107,12 @@ func (p *pass[O]) suspendedMessage() string {
 }
 
 // isKnown tells whether a pass has concluded something about this generation, that an outage does
-// not change. A resource that is still being worked on is told about the outage.
+// not change. A resource that is still being worked on is told about the outage; and one whose token
+// was refused, because the token there is now has not been.
 func isKnown(status v1alpha1.CommonStatus, generation int64) bool {
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
-	return ready != nil && ready.Status != metav1.ConditionUnknown && ready.ObservedGeneration == generation
+	return ready != nil && ready.Status != metav1.ConditionUnknown && ready.ObservedGeneration == generation &&
+		ready.Reason != v1alpha1.ReasonAccessTokenRejected
 }
 
 // SetOutcome sets Ready and its companions by the rules of kstatus: Reconciling while Ready is
