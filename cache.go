@@ -101,7 +101,7 @@ func persist[T any](ctx context.Context, attempt func() (T, error)) (T, error) {
 // unreachable tells whether the API server did not answer, or said that it cannot now. What it says
 // about the request itself, such as that a version is too old, is for the caller.
 func unreachable(err error) bool {
-	status, ok := err.(apierrors.APIStatus) //nolint:errorlint // an answer is not wrapped
+	status, ok := err.(apierrors.APIStatus)
 	if !ok {
 		return true
 	}

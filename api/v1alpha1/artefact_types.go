@@ -15,18 +15,20 @@ type ArtefactSpec struct {
 	// the name of this resource. It cannot be changed.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="name must not be blank: leave it out to use the resource's name"
 	Name string `json:"name,omitempty"`
 
 	// uri where devices fetch the artefact themselves, over http, https, ftp or
-	// sftp. It must stay reachable from the devices' networks for as long as
-	// the artefact is deployed. User info and query are sent to Connect, but
-	// never shown in messages, events or logs. It cannot be changed.
+	// sftp, or from their own disk with a file: URI. It must stay reachable from
+	// the devices' networks for as long as the artefact is deployed; it need not
+	// be reachable from Connect or from the cluster. User info and query are sent
+	// to Connect, but never shown in messages, events or logs. An artefact is a
+	// zstd-compressed tar (.tar.zst). It cannot be changed.
 	// +required
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(https?|ftp|sftp)://[^/?#\\\\s]+[^\\\\s]*$')",message="uri must be an absolute http, https, ftp or sftp URI, such as https://updates.example.com/kiosk-v1.0.swu"
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="self.matches('^((https?|ftp|sftp)://[^/?#\\\\s]+[^\\\\s]*|file:/[^\\\\s]+)$')",message="uri must be an absolute http, https, ftp, sftp or file URI, such as https://updates.example.com/kiosk-v1.0.tar.zst or file:///srv/kiosk-v1.0.tar.zst"
 	URI string `json:"uri"`
 
 	// checksum is the SHA-256 of the artefact, in 64 hexadecimal digits, as

@@ -27,7 +27,7 @@ type AuthKeySpec struct {
 	// resource.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="description must not be blank: leave it out to use the resource's name"
 	Description string `json:"description,omitempty"`
 
@@ -35,7 +35,7 @@ type AuthKeySpec struct {
 	// key. Default: the device's host name.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="deviceName must not be blank: leave it out instead"
 	DeviceName string `json:"deviceName,omitempty"`
 
@@ -102,13 +102,20 @@ type AuthKeySecret struct {
 	// labels of the Secret.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	Labels map[string]string `json:"labels,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.size() <= 317 && k.matches('^([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each name of a label must be letters, digits, hyphens, underscores and dots, at most 63, with a domain and a slash before them or without, such as example.com/team"
+	Labels map[string]LabelValue `json:"labels,omitempty"`
 
 	// annotations of the Secret.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
+
+// LabelValue is the value of a label: letters, digits, hyphens, underscores and dots,
+// at most 63, or empty.
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="the value of each label must be letters, digits, hyphens, underscores and dots, at most 63, or empty"
+type LabelValue string
 
 // AuthKeyStatus says how the key is. It never holds the key itself.
 type AuthKeyStatus struct {

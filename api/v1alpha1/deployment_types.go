@@ -85,7 +85,7 @@ type DeviceReference struct {
 	// name of the device in the organisation.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.name must not be blank"
 	Name string `json:"name,omitempty"`
 
@@ -101,7 +101,7 @@ type DeviceReference struct {
 	// which must match.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.query must not be blank"
 	Query string `json:"query,omitempty"`
 }

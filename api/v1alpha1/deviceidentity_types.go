@@ -22,7 +22,7 @@ type DeviceIdentitySpec struct {
 	// this resource.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="description must not be blank: leave it out to use the resource's name"
 	Description string `json:"description,omitempty"`
 
@@ -31,7 +31,7 @@ type DeviceIdentitySpec struct {
 	// the device has signed in.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="deviceName must not be blank: leave it out instead"
 	DeviceName string `json:"deviceName,omitempty"`
 

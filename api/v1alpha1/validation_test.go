@@ -37,7 +37,7 @@ func named() metav1.ObjectMeta {
 
 func validArtefact() *v1alpha1.Artefact {
 	return &v1alpha1.Artefact{ObjectMeta: named(), Spec: v1alpha1.ArtefactSpec{
-		URI: "https://updates.example.com/kiosk.swu", Checksum: strings.Repeat("0a", 32),
+		URI: "https://updates.example.com/kiosk.tar.zst", Checksum: strings.Repeat("0a", 32),
 	}}
 }
 
@@ -94,12 +94,21 @@ var _ = DescribeTable("An Artefact", func(ctx context.Context, change func(*v1al
 	Entry("is valid", func(*v1alpha1.ArtefactSpec) {}, ""),
 	Entry("may have a name of its own", func(s *v1alpha1.ArtefactSpec) { s.Name = "Kiosk 1.0" }, ""),
 	Entry("needs a name that is not blank", func(s *v1alpha1.ArtefactSpec) { s.Name = "  " }, "name must not be blank"),
-	Entry("may be fetched over ftp", func(s *v1alpha1.ArtefactSpec) { s.URI = "ftp://updates.example.com/kiosk.swu" }, ""),
-	Entry("may be fetched over sftp", func(s *v1alpha1.ArtefactSpec) { s.URI = "sftp://u@updates.example.com/kiosk.swu" }, ""),
-	Entry("needs a scheme", func(s *v1alpha1.ArtefactSpec) { s.URI = "updates.example.com/kiosk.swu" }, "must be an absolute http, https, ftp or sftp URI"),
-	Entry("needs a scheme that devices fetch", func(s *v1alpha1.ArtefactSpec) { s.URI = "file:///kiosk.swu" }, "must be an absolute http, https, ftp or sftp URI"),
-	Entry("needs a host", func(s *v1alpha1.ArtefactSpec) { s.URI = "https:///kiosk.swu" }, "must be an absolute http, https, ftp or sftp URI"),
-	Entry("needs a URI without white space", func(s *v1alpha1.ArtefactSpec) { s.URI = "https://updates.example.com/kiosk 1.swu" }, "must be an absolute http, https, ftp or sftp URI"),
+	Entry("may be fetched over ftp", func(s *v1alpha1.ArtefactSpec) { s.URI = "ftp://updates.example.com/kiosk.tar.zst" }, ""),
+	Entry("may be fetched over sftp", func(s *v1alpha1.ArtefactSpec) { s.URI = "sftp://u@updates.example.com/kiosk.tar.zst" }, ""),
+	Entry("needs a scheme", func(s *v1alpha1.ArtefactSpec) { s.URI = "updates.example.com/kiosk.tar.zst" }, "must be an absolute http, https, ftp, sftp or file URI"),
+	Entry("may be on the device's own disk", func(s *v1alpha1.ArtefactSpec) { s.URI = "file:///srv/kiosk.tar.zst" }, ""),
+	Entry("may be on the device's own disk, in short", func(s *v1alpha1.ArtefactSpec) { s.URI = "file:/srv/kiosk.tar.zst" }, ""),
+	Entry("needs a path on the device's own disk", func(s *v1alpha1.ArtefactSpec) { s.URI = "file:kiosk.tar.zst" }, "must be an absolute http, https, ftp, sftp or file URI"),
+	Entry("needs a scheme that devices fetch", func(s *v1alpha1.ArtefactSpec) { s.URI = "s3://bucket/kiosk.tar.zst" }, "must be an absolute http, https, ftp, sftp or file URI"),
+	Entry("may have a long name", func(s *v1alpha1.ArtefactSpec) { s.Name = strings.Repeat("kiosk ", 300) }, ""),
+	Entry("may say which devices it is made for", func(s *v1alpha1.ArtefactSpec) {
+		s.CompatibleWith = &v1alpha1.Compatibility{Models: []string{"5", "cm5"}, OS: []string{"raspios-13"}, MinMemory: "4gb"}
+	}, ""),
+	Entry("says something about the devices it is made for, or nothing", func(s *v1alpha1.ArtefactSpec) { s.CompatibleWith = &v1alpha1.Compatibility{} }, "say at least one of models, os and minMemory"),
+	Entry("knows the sizes of memory that there are", func(s *v1alpha1.ArtefactSpec) { s.CompatibleWith = &v1alpha1.Compatibility{MinMemory: "3gb"} }, "supported values"),
+	Entry("needs a host", func(s *v1alpha1.ArtefactSpec) { s.URI = "https:///kiosk.tar.zst" }, "must be an absolute http, https, ftp, sftp or file URI"),
+	Entry("needs a URI without white space", func(s *v1alpha1.ArtefactSpec) { s.URI = "https://updates.example.com/kiosk 1.tar.zst" }, "must be an absolute http, https, ftp, sftp or file URI"),
 	Entry("takes a checksum in upper case", func(s *v1alpha1.ArtefactSpec) { s.Checksum = strings.Repeat("0A", 32) }, ""),
 	Entry("needs a whole checksum", func(s *v1alpha1.ArtefactSpec) { s.Checksum = s.Checksum[1:] }, "checksum"),
 	Entry("needs a hexadecimal checksum", func(s *v1alpha1.ArtefactSpec) { s.Checksum = strings.Repeat("0g", 32) }, "as sha256sum prints it"),
@@ -161,14 +170,20 @@ var _ = DescribeTable("An AuthKey", func(ctx context.Context, change func(*v1alp
 	Entry("lives at most 90 days", func(s *v1alpha1.AuthKeySpec) { s.TTLDays = 91 }, "should be less than or equal to 90"),
 	Entry("lives at least a day", func(s *v1alpha1.AuthKeySpec) { s.TTLDays = -1 }, "should be greater than or equal to 1"),
 	Entry("knows three ways of renewal", func(s *v1alpha1.AuthKeySpec) { s.Renewal = "Sometimes" }, `supported values: "Never", "BeforeExpiry", "Always"`),
-	Entry("is renewed before its end", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("24h") }, "renewBefore must be shorter than the key's lifetime"),
-	Entry("is renewed before its end, by a minute at least", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("24h1m") }, "renewBefore must be shorter than the key's lifetime"),
-	Entry("may be renewed soon after it was made", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("23h59m") }, ""),
+	Entry("is renewed before its end", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("24h") }, "renewBefore must leave at least a tenth of the lifetime"),
+	Entry("is renewed before its end, by a minute at least", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("24h1m") }, "renewBefore must leave at least a tenth of the lifetime"),
+	Entry("may be renewed after a tenth of its life", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("21h36m") }, ""),
+	Entry("is not renewed sooner", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("21h37m") }, "renewBefore must leave at least a tenth of the lifetime"),
+	Entry("may label its Secret", func(s *v1alpha1.AuthKeySpec) {
+		s.Secret.Labels = map[string]v1alpha1.LabelValue{"example.com/team": "kiosk-1.0", "room": ""}
+	}, ""),
+	Entry("needs values that labels can have", func(s *v1alpha1.AuthKeySpec) { s.Secret.Labels = map[string]v1alpha1.LabelValue{"team": "a b"} }, "the value of each label must be"),
+	Entry("needs names that labels can have", func(s *v1alpha1.AuthKeySpec) { s.Secret.Labels = map[string]v1alpha1.LabelValue{"a b": "team"} }, "each name of a label must be"),
 	Entry("is renewed some time before its end", func(s *v1alpha1.AuthKeySpec) { s.RenewBefore = duration("-1h") }, "renewBefore must be longer than nothing"),
 	Entry("needs a device name that is not blank", func(s *v1alpha1.AuthKeySpec) { s.DeviceName = "\t" }, "leave it out instead"),
 	Entry("goes to a key that a Secret can have", func(s *v1alpha1.AuthKeySpec) { s.Secret.Key = "auth key" }, "secret.key must be a key of a Secret's data"),
 	Entry("goes to a Secret whose name is one", func(s *v1alpha1.AuthKeySpec) { s.Secret.Name = "My_Secret" }, "secret.name must be the name of a Secret"),
-	Entry("leaves the operator its labels", func(s *v1alpha1.AuthKeySpec) { s.Secret.Labels = map[string]string{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
+	Entry("leaves the operator its labels", func(s *v1alpha1.AuthKeySpec) { s.Secret.Labels = map[string]v1alpha1.LabelValue{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
 	Entry("leaves the operator its annotations", func(s *v1alpha1.AuthKeySpec) { s.Secret.Annotations = map[string]string{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
 )
 

@@ -335,7 +335,7 @@ func TestPagesOfTheOlderRevision(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, call := range map[string]func() error{
-		"an artefact that is not there": func() error { return client.Artefacts.Delete(t.Context(), "gone") },
+		"an artefact that is not there":  func() error { return client.Artefacts.Delete(t.Context(), "gone") },
 		"a deployment that is not there": func() error { _, err := client.Deployments.Get(t.Context(), "gone"); return err },
 	} {
 		if err := call(); !errors.Is(err, connectclient.ErrUnavailable) || errors.Is(err, connectclient.ErrNotFound) {

@@ -149,7 +149,7 @@ func newDeploymentStory(ctx context.Context, options connectsim.Options) *deploy
 	GinkgoHelper()
 	s := &deploymentStory{stage: newStage(ctx, options)}
 	s.artefact = &v1alpha1.Artefact{ObjectMeta: s.meta("kiosk-v1.0"), Spec: v1alpha1.ArtefactSpec{
-		URI: "https://updates.example.com/kiosk-v1.0.swu", Checksum: "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+		URI: "https://updates.example.com/kiosk-v1.0.tar.zst", Checksum: "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
 	}}
 	Expect(s.Create(ctx, s.artefact)).To(Succeed())
 	Eventually(s.ready(ctx, s.artefact)).Should(HavePrefix("True Available"))

@@ -185,7 +185,7 @@ func artefact(namespace string, i int) *v1alpha1.Artefact {
 	name := fmt.Sprintf("artefact-%05d", i)
 	return &v1alpha1.Artefact{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec:       v1alpha1.ArtefactSpec{URI: "https://updates.example.com/" + name + ".swu", Checksum: strings.Repeat("0a", 32)},
+		Spec:       v1alpha1.ArtefactSpec{URI: "https://updates.example.com/" + name + ".tar.zst", Checksum: strings.Repeat("0a", 32)},
 	}
 }
 

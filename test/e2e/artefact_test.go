@@ -79,11 +79,11 @@ var _ = Describe("An Artefact", func() {
 
 		It("says what is in the way when its name belongs to other content", func(ctx context.Context) {
 			f.start(ctx)
-			other := f.Org.AddArtefact("kiosk", "https://user:"+uriSecret+"@elsewhere.example.com/kiosk.swu?"+uriSecret, strings.Repeat("f", 64))
+			other := f.Org.AddArtefact("kiosk", "https://user:"+uriSecret+"@elsewhere.example.com/kiosk.tar.zst?"+uriSecret, strings.Repeat("f", 64))
 			kiosk := f.artefact("kiosk")
 			Expect(f.Create(ctx, kiosk)).To(Succeed())
 			Eventually(f.ready(ctx, kiosk)).Should(And(HavePrefix("False Conflict"),
-				ContainSubstring("https://elsewhere.example.com/kiosk.swu"), ContainSubstring("https://updates.example.com/kiosk.swu"),
+				ContainSubstring("https://elsewhere.example.com/kiosk.tar.zst"), ContainSubstring("https://updates.example.com/kiosk.tar.zst"),
 				ContainSubstring("give this one another spec.name")))
 
 			f.Org.RemoveArtefact(other.ID)

@@ -74,7 +74,7 @@ var _ = Describe("An AuthKey", func() {
 			f = newFleet(ctx, connectsim.Options{Revision: revision})
 			f.start(ctx)
 			key := f.authKey("pi5-001")
-			key.Spec.Secret.Labels = map[string]string{"team": "kiosk"}
+			key.Spec.Secret.Labels = map[string]v1alpha1.LabelValue{"team": "kiosk"}
 			key.Spec.Secret.Annotations = map[string]string{"example.com/for": "pi5-001"}
 			Expect(f.Create(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix(`True Usable: The key is in Secret "pi5-001" and can be used until`))
@@ -141,7 +141,7 @@ var _ = Describe("An AuthKey", func() {
 			Expect(f.Create(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 			was := key.Status.ID
-			key.Spec.Description, key.Spec.Tags, key.Spec.Secret.Labels = "Lobby", nil, map[string]string{"room": "lobby"}
+			key.Spec.Description, key.Spec.Tags, key.Spec.Secret.Labels = "Lobby", nil, map[string]v1alpha1.LabelValue{"room": "lobby"}
 			Expect(f.Update(ctx, key)).To(Succeed())
 			Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 			Expect(f.Org.AuthKeys()).To(ConsistOf(And(HaveField("ID", was), HaveField("Description", "Lobby"), HaveField("Tags", BeEmpty()))))

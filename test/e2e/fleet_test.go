@@ -119,7 +119,7 @@ func (f *fleet) meta(name string) metav1.ObjectMeta {
 // artefact returns an Artefact that can be created.
 func (f *fleet) artefact(name string) *v1alpha1.Artefact {
 	return &v1alpha1.Artefact{ObjectMeta: f.meta(name), Spec: v1alpha1.ArtefactSpec{
-		URI:      "https://updates.example.com/" + name + ".swu?signature=" + uriSecret,
+		URI:      "https://updates.example.com/" + name + ".tar.zst?signature=" + uriSecret,
 		Checksum: strings.Repeat("0a", 32),
 	}}
 }

@@ -138,12 +138,12 @@ var _ = Describe("The fate of an auth key", func() {
 
 	It("keeps the labels and annotations of its Secret as the spec has them", func(ctx context.Context) {
 		key := f.authKey("pi5-001")
-		key.Spec.Secret.Labels = map[string]string{"team": "kiosk", "room": "lobby"}
+		key.Spec.Secret.Labels = map[string]v1alpha1.LabelValue{"team": "kiosk", "room": "lobby"}
 		key.Spec.Secret.Annotations = map[string]string{"example.com/for": "pi5-001"}
 		Expect(f.Create(ctx, key)).To(Succeed())
 		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 		was := key.Status.ID
-		key.Spec.Secret.Labels, key.Spec.Secret.Annotations = map[string]string{"team": "kiosk"}, nil
+		key.Spec.Secret.Labels, key.Spec.Secret.Annotations = map[string]v1alpha1.LabelValue{"team": "kiosk"}, nil
 		Expect(f.Update(ctx, key)).To(Succeed())
 		Eventually(func() map[string]string { return f.secretOf(ctx, "pi5-001")().Labels }).Should(Equal(map[string]string{"team": "kiosk"}))
 		Expect(f.secretOf(ctx, "pi5-001")().Annotations).NotTo(HaveKey("example.com/for"))

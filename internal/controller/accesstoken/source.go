@@ -66,9 +66,10 @@ type reading struct {
 	cached string // the version in the cache that it answers for
 	live   string // the version that was read, which may be newer
 	token  connectclient.Secret
-	empty  bool // that version has no value
-	gone   bool // there is no Secret
-	asked  bool // somebody has asked since the last sweep
+	empty  bool   // that version has no token
+	wrong  string // what it has instead, if anything
+	gone   bool   // there is no Secret
+	asked  bool   // somebody has asked since the last sweep
 }
 
 // flight is a read of a Secret that is under way, for all who wait for it.
@@ -92,7 +93,7 @@ func NewSource(metadata, live client.Reader) *Source {
 // has not: whoever did that may know that it works now.
 func (s *Source) OnTouched(tell func(connectclient.Secret)) { s.touched = append(s.touched, tell) }
 
-// Token returns the token at ref, or a [MissingError].
+// Token returns the token at ref, a [MissingError] or an [InvalidError].
 func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, error) {
 	version, err := s.version(ctx, ref)
 	if err != nil {
@@ -100,12 +101,10 @@ func (s *Source) Token(ctx context.Context, ref Ref) (connectclient.Secret, erro
 		return connectclient.Secret{}, err
 	}
 	for {
-		token, f, mine := s.join(ref, version)
+		known, f, mine := s.join(ref, version)
 		switch {
-		case f == nil && token.IsZero():
-			return token, &MissingError{Ref: ref}
 		case f == nil:
-			return token, nil
+			return known.value(ref)
 		case mine:
 			s.fly(ctx, ref, version, f)
 			return f.token, f.err
@@ -168,7 +167,7 @@ func (s *Source) version(ctx context.Context, ref Ref) (string, error) {
 
 // join returns what is known of this version of the Secret, or else the flight that finds out; if
 // nobody does yet, the flight is the caller's to make.
-func (s *Source) join(ref Ref, version string) (token connectclient.Secret, f *flight, mine bool) {
+func (s *Source) join(ref Ref, version string) (known reading, f *flight, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.known[ref]
@@ -177,17 +176,26 @@ func (s *Source) join(ref Ref, version string) (token connectclient.Secret, f *f
 		s.known[ref] = known
 	}
 	if known.cached == version || known.live == version {
-		if known.empty {
-			return connectclient.Secret{}, nil, false
-		}
-		return known.token, nil, false
+		return known, nil, false
 	}
 	f, ok = s.flights[ref]
 	if !ok {
 		f = &flight{done: make(chan struct{})}
 		s.flights[ref] = f
 	}
-	return connectclient.Secret{}, f, !ok
+	return known, f, !ok
+}
+
+// value is the token of the version that was read, or why it has none.
+func (r reading) value(ref Ref) (connectclient.Secret, error) {
+	switch {
+	case r.wrong != "":
+		return connectclient.Secret{}, &InvalidError{Ref: ref, Problem: r.wrong}
+	case r.empty:
+		return connectclient.Secret{}, &MissingError{Ref: ref}
+	default:
+		return r.token, nil
+	}
 }
 
 // fly reads the Secret's value and tells whom that concerns. No lock is held meanwhile.
@@ -205,9 +213,9 @@ func (s *Source) fly(ctx context.Context, ref Ref, version string, f *flight) {
 		s.noteMissing(ref, f.err)
 		return
 	}
-	token := connectclient.NewSecret(string(secret.Data[ref.Key]))
+	token, wrong := parse(secret.Data[ref.Key])
 	before, after := s.learn(ref, reading{
-		cached: version, live: secret.ResourceVersion, token: token, empty: token.IsZero(), asked: true,
+		cached: version, live: secret.ResourceVersion, token: token, empty: token.IsZero(), wrong: wrong, asked: true,
 	})
 	if before.live != "" && before.live != after.live && before.token == token && !token.IsZero() {
 		for _, tell := range s.touched {
@@ -217,10 +225,7 @@ func (s *Source) fly(ctx context.Context, ref Ref, version string, f *flight) {
 	if before.token != after.token {
 		s.retire(before.token)
 	}
-	f.token, f.err = token, nil
-	if token.IsZero() {
-		f.err = &MissingError{Ref: ref}
-	}
+	f.token, f.err = after.value(ref)
 }
 
 // learn takes over a reading, and returns what was known before and what is known now: the last good

@@ -124,19 +124,18 @@ func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
 
 // Delete implements [lifecycle.Deleter].
 func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, error) {
-	err := e.conn.Client.Artefacts.Delete(ctx, id)
-	switch {
+	deletion := lifecycle.Removed(v1alpha1.EventDeleted, "Deleted the artefact "+id+" in the organisation.")
+	switch err := e.conn.Client.Artefacts.Delete(ctx, id); {
 	case errors.Is(err, connectclient.ErrArtefactDeployed):
 		return lifecycle.Retained(v1alpha1.EventArtefactRetained,
 			"The artefact stays in the organisation: Connect never deletes one that has been deployed."), nil
-	case err != nil && !errors.Is(err, connectclient.ErrNotFound):
+	case errors.Is(err, connectclient.ErrNotFound):
+		deletion = lifecycle.AlreadyGone()
+	case err != nil:
 		return lifecycle.Deletion{}, err
 	}
 	e.store.Remove(id)
-	if err != nil {
-		return lifecycle.AlreadyGone(), nil
-	}
-	return lifecycle.Removed(v1alpha1.EventDeleted, "Deleted the artefact "+id+" in the organisation."), nil
+	return deletion, nil
 }
 
 func available(relation lifecycle.Relation, a connectclient.Artefact) lifecycle.Observation {

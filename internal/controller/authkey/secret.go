@@ -294,7 +294,7 @@ func (k *keySecret) create(ctx context.Context) error {
 	annotations[annotationTemplate] = k.template().String()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Namespace: k.owner.Namespace, Name: k.name().Name,
-		Labels: k.owner.Spec.Secret.Labels, Annotations: annotations,
+		Labels: k.labels(), Annotations: annotations,
 		OwnerReferences: []metav1.OwnerReference{k.ownerReference()},
 	}}
 	switch err := k.client.Create(ctx, secret, owner); {
@@ -310,6 +310,15 @@ func (k *keySecret) create(ctx context.Context) error {
 	return nil
 }
 
+// labels are those that the spec wants.
+func (k *keySecret) labels() map[string]string {
+	labels := map[string]string{}
+	for name, value := range k.owner.Spec.Secret.Labels {
+		labels[name] = string(value)
+	}
+	return labels
+}
+
 // template names the labels and annotations of the Secret that stem from spec.secret.
 type template struct {
 	Labels      []string `json:"labels,omitempty"`
@@ -318,7 +327,7 @@ type template struct {
 
 func (k *keySecret) template() template {
 	return template{
-		Labels:      slices.Sorted(maps.Keys(k.owner.Spec.Secret.Labels)),
+		Labels:      slices.Sorted(maps.Keys(k.labels())),
 		Annotations: slices.Sorted(maps.Keys(k.owner.Spec.Secret.Annotations)),
 	}
 }
@@ -343,7 +352,7 @@ func (t template) String() string {
 // templateOutdated tells whether labels, annotations or owner differ from what the AuthKey says.
 func (k *keySecret) templateOutdated() bool {
 	return k.belongs() != ours || k.annotation(annotationTemplate) != k.template().String() ||
-		!contains(k.meta.Labels, k.owner.Spec.Secret.Labels) || !contains(k.meta.Annotations, k.owner.Spec.Secret.Annotations)
+		!contains(k.meta.Labels, k.labels()) || !contains(k.meta.Annotations, k.owner.Spec.Secret.Annotations)
 }
 
 func contains(all, some map[string]string) bool {
@@ -362,7 +371,7 @@ func (k *keySecret) applyTemplate(ctx context.Context) error {
 		return o.Kind == "AuthKey" && o.Name == k.owner.Name
 	})
 	return k.patch(ctx, map[string]any{"metadata": map[string]any{
-		"labels":          changes(before.Labels, k.owner.Spec.Secret.Labels, nil),
+		"labels":          changes(before.Labels, k.labels(), nil),
 		"annotations":     changes(before.Annotations, k.owner.Spec.Secret.Annotations, map[string]any{annotationTemplate: k.template().String()}),
 		"ownerReferences": append(owners, k.ownerReference()),
 	}})

@@ -64,7 +64,7 @@ func TestKeySpecHash(t *testing.T) {
 			k.Spec.Renewal, k.Spec.RenewBefore = v1alpha1.RenewalAlways, &metav1.Duration{Duration: time.Hour}
 		}, same},
 		"the place of the Secret":  {func(k *v1alpha1.AuthKey) { k.Spec.Secret.Name = "elsewhere" }, same},
-		"what is on the Secret":    {func(k *v1alpha1.AuthKey) { k.Spec.Secret.Labels = map[string]string{"a": "b"} }, same},
+		"what is on the Secret":    {func(k *v1alpha1.AuthKey) { k.Spec.Secret.Labels = map[string]v1alpha1.LabelValue{"a": "b"} }, same},
 		"another resource's doing": {func(k *v1alpha1.AuthKey) { k.Status.ID, k.Generation = "k1", 5 }, same},
 
 		"the description":   {func(k *v1alpha1.AuthKey) { k.Spec.Description = "Front porch" }, editable},

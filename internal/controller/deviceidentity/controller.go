@@ -265,15 +265,15 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 // Delete implements [lifecycle.Deleter]: it removes the identity, and with it the device that it may
 // have become.
 func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, error) {
-	err := e.conn.Client.DeviceIdentities.Delete(ctx, id)
-	if err != nil && !errors.Is(err, connectclient.ErrNotFound) {
+	deletion := lifecycle.Removed(v1alpha1.EventDeleted, "Deleted the device identity "+id+" in the organisation, and with it the device that it may have become.")
+	switch err := e.conn.Client.DeviceIdentities.Delete(ctx, id); {
+	case errors.Is(err, connectclient.ErrNotFound):
+		deletion = lifecycle.AlreadyGone()
+	case err != nil:
 		return lifecycle.Deletion{}, err
 	}
 	e.store.Remove(id)
-	if err != nil {
-		return lifecycle.AlreadyGone(), nil
-	}
-	return lifecycle.Removed(v1alpha1.EventDeleted, "Deleted the device identity "+id+" in the organisation, and with it the device that it may have become."), nil
+	return deletion, nil
 }
 
 // description is what a new identity is called in the organisation.

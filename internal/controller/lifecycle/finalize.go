@@ -142,7 +142,7 @@ func (p *pass[O]) orphansCreated() bool {
 // running.
 func (p *pass[O]) connectToDelete(ctx context.Context) (Remote, error) {
 	remote, err := p.connect(ctx)
-	if _, ok := errors.AsType[*accesstoken.MissingError](err); ok {
+	if noToken(err) {
 		if token, ok := p.Tokens.LastGood(tokenRef(p.obj)); ok {
 			return p.open(token)
 		}
@@ -150,12 +150,17 @@ func (p *pass[O]) connectToDelete(ctx context.Context) (Remote, error) {
 	return remote, err
 }
 
+// noToken tells whether there is no access token where the resource says.
+func noToken(err error) bool {
+	_, missing := errors.AsType[*accesstoken.MissingError](err)
+	_, invalid := errors.AsType[*accesstoken.InvalidError](err)
+	return missing || invalid
+}
+
 // cannotDelete decides what becomes of a resource whose remote object could not be deleted.
 func (p *pass[O]) cannotDelete(ctx context.Context, err error) (Outcome, error) {
-	var missing *accesstoken.MissingError
-	noToken := errors.As(err, &missing)
 	rejected := errors.Is(err, connectclient.ErrUnauthorized)
-	if noToken || rejected {
+	if noToken(err) || rejected {
 		if terminating, nsErr := p.namespaceTerminating(ctx); nsErr != nil {
 			return Outcome{}, nsErr
 		} else if terminating {
@@ -163,8 +168,10 @@ func (p *pass[O]) cannotDelete(ctx context.Context, err error) (Outcome, error) 
 		}
 	}
 	switch {
-	case noToken:
-		return Waiting(v1alpha1.ReasonAccessTokenMissing, "%s. %s", missing, orphanHint), nil
+	case noToken(err):
+		outcome, _ := outcomeOf(err, v1alpha1.ReasonDeleting, p.Clock.Now())
+		outcome.Message += " " + orphanHint
+		return outcome, nil
 	case rejected:
 		p.noteHealth(err)
 		return Stalled(v1alpha1.ReasonAccessTokenRejected, "Connect refuses the access token: put a valid one into the Secret. %s", orphanHint), nil

@@ -6,18 +6,19 @@ package lifecycle
 type Relation int
 
 const (
-	// Unknown: it cannot be told yet, or it does not matter any more. The Outcome says why.
+	// Unknown says that it cannot be told yet, or does not matter any more; the Outcome says why.
 	Unknown Relation = iota
-	// Absent: nothing is there, which is proven. With an Outcome, nothing is to be created either.
+	// Absent says that nothing is there, which is proven. With an Outcome, nothing is to be created
+	// either.
 	Absent
-	// Mine: the object that the resource has on record as its own, and it fits the spec.
+	// Mine is the object that the resource has on record as its own, and it fits the spec.
 	Mine
-	// Recovered: a POST made it for this resource, which did not live to record it.
+	// Recovered is an object that a POST made for this resource, which did not live to record it.
 	Recovered
-	// Adoptable: it fits the spec, and the resource may take it over.
+	// Adoptable is an object that fits the spec, and that the resource may take over.
 	Adoptable
-	// Foreign: what the resource names, or what stands in its place, is something else. It is
-	// neither changed nor removed.
+	// Foreign is something else, which the resource names or which stands in the place of its own. It
+	// is neither changed nor removed.
 	Foreign
 )
 

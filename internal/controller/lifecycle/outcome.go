@@ -122,10 +122,13 @@ func IsTransient(err error) bool {
 // the operator's own.
 func outcomeOf(err error, progress string, now time.Time) (Outcome, bool) {
 	var missing *accesstoken.MissingError
+	var invalid *accesstoken.InvalidError
 	var listing listingError
 	switch {
 	case errors.As(err, &missing):
 		return Waiting(v1alpha1.ReasonAccessTokenMissing, "%s.", missing), true
+	case errors.As(err, &invalid):
+		return Stalled(v1alpha1.ReasonAccessTokenRejected, "%s.", invalid), true
 	case errors.Is(err, reflector.ErrPending):
 		return NoChange(0), true
 	case errors.Is(err, connectclient.ErrDeferred):

@@ -176,7 +176,7 @@ func (c *Claims) Take(claim string, by Holder, onRecord bool) (holder Holder, ta
 	holder, held := c.holders[claim]
 	switch {
 	case held && holder.UID == by.UID:
-	case held && !(onRecord && by.before(holder)):
+	case held && (!onRecord || !by.before(holder)):
 		return holder, true
 	case held:
 		delete(c.of[holder.UID], claim)

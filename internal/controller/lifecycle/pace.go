@@ -3,8 +3,8 @@
 package lifecycle
 
 import (
+	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -32,13 +32,9 @@ type pace struct {
 // subject is what a user can change about a resource. What others in the cluster or the
 // organisation change does not begin the pace anew: that would let them bypass it.
 func subject(obj Object) string {
-	text := string(obj.GetUID()) + "/" + strconv.FormatInt(obj.GetGeneration(), 10) + "/" + strconv.FormatBool(obj.GetDeletionTimestamp().IsZero())
-	for _, annotation := range []string{
-		v1alpha1.AnnotationSuspend, v1alpha1.AnnotationReconcileRequestedAt, v1alpha1.AnnotationConfirmOrganisation,
-	} {
-		text += "/" + obj.GetAnnotations()[annotation]
-	}
-	return text
+	annotations := obj.GetAnnotations()
+	return fmt.Sprintf("%s %d %t %q %q %q", obj.GetUID(), obj.GetGeneration(), obj.GetDeletionTimestamp().IsZero(),
+		annotations[v1alpha1.AnnotationSuspend], annotations[v1alpha1.AnnotationReconcileRequestedAt], annotations[v1alpha1.AnnotationConfirmOrganisation])
 }
 
 // wait returns how long a pass has still to wait; 0 if it may begin.

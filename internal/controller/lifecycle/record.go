@@ -14,14 +14,14 @@ import (
 type Origin int
 
 const (
-	// None: the resource has nothing on record.
+	// None says that the resource has nothing on record.
 	None Origin = iota
-	// Created: the operator created the object for this resource.
+	// Created says that the operator created the object for this resource.
 	Created
-	// Adopted: the object was there before the resource took it over.
+	// Adopted says that the object was there before the resource took it over.
 	Adopted
-	// Imported: somebody wrote the id to the resource, which has not taken the object over yet. It
-	// may not exist, or be another resource's.
+	// Imported says that somebody wrote the id to the resource, which has not taken the object over
+	// yet. It may not exist, or be another resource's.
 	Imported
 )
 
