@@ -20,8 +20,16 @@ import (
 // startFleet starts three virtual Raspberry Pis. One is in the organisation
 // already, and offline; the other two sign in with what the samples make for
 // them.
-func (d *demo) startFleet(ctx context.Context) {
-	d.Org.AddDevice(connectsim.Device{Name: "shop-window", SerialNumber: "10000000c0ffee01", Tags: []string{"signage"}, Model: "5", Memory: "4gb", OS: "raspios-13"})
+func (d *demo) startFleet(ctx context.Context) error {
+	offline, poll, work := true, 500, 3000
+	err := d.admin.PlugIn(ctx, connectsim.VirtualPi{
+		Hostname: "shop-window", SerialNumber: "10000000c0ffee01", Tags: []string{"signage"},
+		Board:    connectsim.Board{Model: "5", Memory: "4gb", OS: "raspios-13"},
+		Steering: connectsim.Steering{Offline: &offline, PollMilliseconds: &poll, WorkMilliseconds: &work},
+	})
+	if err != nil {
+		return err
+	}
 
 	lobby := connectsim.NewPi(d.URL, "raspberrypi", "10000000c0ffee02")
 	lobby.Behave(connectsim.Behaviour{Every: 500 * time.Millisecond, WorkTime: 3 * time.Second})
@@ -36,15 +44,22 @@ func (d *demo) startFleet(ctx context.Context) {
 		}
 		return cafe.SignInWithIdentity(ctx, key)
 	})
+	return nil
 }
 
-// live lets a Pi try to sign in until it may, and then take deployments.
+// live lets a Pi try to sign in until it may, say what it runs on, and then take
+// deployments.
 func (d *demo) live(ctx context.Context, pi *connectsim.Pi, signIn func() error) {
 	for signIn() != nil {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Second):
+		}
+	}
+	for _, device := range d.Org.Devices() {
+		if device.SerialNumber == pi.SerialNumber {
+			d.Org.ChangeDevice(device.ID, func(known *connectsim.Device) { known.Model, known.Memory, known.OS = "5", "8gb", "raspios-13" })
 		}
 	}
 	pi.Run(ctx)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -46,6 +47,7 @@ func main() {
 type demo struct {
 	cluster.Connect
 
+	admin      *connectsim.Admin
 	cluster    *cluster.Cluster
 	manager    *cluster.Manager
 	kubeconfig string
@@ -99,12 +101,16 @@ func (d *demo) startCluster(ctx context.Context) error {
 }
 
 func (d *demo) startConnect(ctx context.Context) error {
-	var err error
-	if d.Connect, err = cluster.ServeConnect(connectsim.Options{Latency: 40 * time.Millisecond}); err != nil {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		return err
 	}
-	d.startFleet(ctx)
-	return nil
+	d.URL, d.Token = "http://"+listener.Addr().String(), connectsim.NewSecret("rporg_")
+	d.Sim = connectsim.New(connectsim.Options{Latency: 40 * time.Millisecond})
+	d.Org = d.Sim.AddOrganisation(d.Token)
+	d.admin = d.Sim.Admin(ctx, d.URL)
+	go func() { _ = d.Sim.Serve(listener, d.admin, nil) }() // ends with Close
+	return d.startFleet(ctx)
 }
 
 func (d *demo) startOperator(ctx context.Context) error {
@@ -256,13 +262,16 @@ func (d *demo) keep(ctx context.Context) {
 	fmt.Printf(`
 Everything goes on until Ctrl-C. In another terminal:
 
-  export KUBECONFIG=%s
-  alias kubectl=%s
+  export KUBECONFIG=%[1]s
+  alias kubectl=%[2]s
   kubectl get connect -w
   kubectl describe artefact.rpi-connect.dev/kiosk-v1.0
   kubectl explain artefact.spec --api-version=rpi-connect.dev/v1alpha1
 
-  curl -H 'Authorization: Bearer %s' %s/organisation/artefacts
+  curl -H 'Authorization: Bearer %[3]s' %[4]s/organisation/artefacts
+  curl -X PUT %[4]s/_sim/pis/shop-window --data '{"offline": false}'
+
+docs/simulator.md says what else can be done with the simulator.
 `, d.kubeconfig, d.cluster.Kubectl(), d.Token, d.URL)
 	<-ctx.Done()
 }
