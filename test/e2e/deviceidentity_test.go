@@ -123,6 +123,26 @@ var _ = Describe("A DeviceIdentity", func() {
 				Expect(obj.Status.Adopted).To(BeTrue())
 				Expect(f.Sim.Count("GET /organisation/device-identities")).To(Equal(f.Sim.Count("")), "it was read, and nothing else")
 			})
+
+			It("takes over a fleet of 300 that a provisioner registered, and changes nothing", func(ctx context.Context) {
+				all := make([]*v1alpha1.DeviceIdentity, 300)
+				for i := range all {
+					serial := fmt.Sprintf("10000000%08x", i)
+					all[i] = &v1alpha1.DeviceIdentity{ObjectMeta: f.meta(serial), Spec: v1alpha1.DeviceIdentitySpec{PublicKey: publicPEM(newKey())}}
+					f.Org.AddDeviceIdentity(all[i].Spec.PublicKey, "line-1 Raspberry Pi 5 "+serial, "", nil)
+				}
+				before := f.Org.DeviceIdentities()
+				for _, obj := range all {
+					Expect(f.Create(ctx, obj)).To(Succeed())
+				}
+				Eventually(f.readyCount(ctx, &v1alpha1.DeviceIdentityList{})).Should(Equal(len(all)))
+
+				Expect(f.Org.DeviceIdentities()).To(Equal(before), "their descriptions, which hold the serial numbers, are nobody else's business")
+				Expect(f.Sim.Count("")).To(Equal(3))
+				Expect(f.Sim.Count("GET /organisation/device-identities")).To(Equal(3), "they were read, a hundred at a time, and nothing else")
+				Expect(f.ready(ctx, all[0])()).To(HavePrefix("True Available"))
+				Expect(all[0].Status.Adopted).To(BeTrue())
+			})
 		})
 	}
 
