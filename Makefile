@@ -2,6 +2,8 @@
 
 # The image that deploy and build-installer use.
 IMG ?= rpi-connect-operator:latest
+# The image of the simulator, which nothing in a cluster needs.
+SIMULATOR_IMG ?= rpi-connect-simulator:latest
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
@@ -105,12 +107,13 @@ run: ## Run the operator against the cluster of your kubeconfig.
 	go run -ldflags "-X main.version=$(VERSION)" . --metrics-bind-address=0
 
 .PHONY: simulator
-simulator: ## Serve the Connect API from memory, on 127.0.0.1:8080.
-	go run ./cmd/connectsim
+simulator: ## Serve the Connect API from memory, on 127.0.0.1:8080. ARGS="--pis 3" are its flags.
+	@go run ./cmd/connectsim $(ARGS)
 
 .PHONY: docker-build
-docker-build: ## Build the image IMG, where there is Docker.
-	docker build --build-arg VERSION=$(VERSION) -t $(IMG) .
+docker-build: ## Build the images IMG and SIMULATOR_IMG, where there is Docker.
+	docker build --build-arg VERSION=$(VERSION) --target manager -t $(IMG) .
+	docker build --target simulator -t $(SIMULATOR_IMG) .
 
 .PHONY: build-installer
 build-installer: ## Write everything a cluster needs to dist/install.yaml.
