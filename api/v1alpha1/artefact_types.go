@@ -40,18 +40,20 @@ type ArtefactSpec struct {
 	Checksum string `json:"checksum"`
 
 	// compatibleWith says which devices the artefact is made for. Connect does not
-	// know of it: a Deployment to another device is not sent (reason Incompatible),
-	// unless its spec.force is true. Default: any device.
+	// know of it: a Deployment to another device is not sent (reason
+	// Incompatible), unless its spec.force is true. It can be changed. Default:
+	// any device.
 	// +optional
 	CompatibleWith *Compatibility `json:"compatibleWith,omitempty"`
 }
 
-// Compatibility describes devices in the words of Connect's device filters. A device
-// of which Connect knows nothing, because its client is older than 2.9.0, fits none.
+// Compatibility describes devices in the words of Connect's device filters. A
+// device of which Connect knows nothing, because its client is older than
+// 2.9.0, fits none.
 // +kubebuilder:validation:XValidation:rule="has(self.models) || has(self.os) || has(self.minMemory)",message="say at least one of models, os and minMemory, or leave compatibleWith out"
 type Compatibility struct {
-	// models are those of which the device must be one, as after "model:" in a query:
-	// "5", "cm5", "500", "zero2w".
+	// models are those of which the device must be one, as after "model:" in a
+	// query: "5", "cm5", "500", "zero2w".
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -60,8 +62,8 @@ type Compatibility struct {
 	// +kubebuilder:validation:items:MaxLength=63
 	Models []string `json:"models,omitempty"`
 
-	// os are the operating systems of which the device must have one, as after "os:"
-	// in a query: "raspios-13".
+	// os are the operating systems of which the device must have one, as after
+	// "os:" in a query: "raspios-13".
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -70,8 +72,8 @@ type Compatibility struct {
 	// +kubebuilder:validation:items:MaxLength=63
 	OS []string `json:"os,omitempty"`
 
-	// minMemory is the least memory that the device must have, as after "memory:" in
-	// a query.
+	// minMemory is the least memory that the device must have, as after "memory:"
+	// in a query.
 	// +optional
 	// +kubebuilder:validation:Enum="256mb";"512mb";"1gb";"2gb";"4gb";"8gb";"16gb"
 	MinMemory string `json:"minMemory,omitempty"`
@@ -88,13 +90,13 @@ type ArtefactStatus struct {
 // An artefact never changes: a new version is a new Artefact under a new name.
 // If the organisation has an artefact of this name already, it is adopted when
 // uri and checksum are the same; otherwise the resource is Stalled with the
-// reason Conflict, and the message shows both. An artefact that somebody removes
-// from the organisation is made again.
+// reason Conflict, and the message shows both. An artefact that somebody
+// removes from the organisation is made again.
 //
 // Deleting the resource deletes the artefact if the operator created it; see
-// spec.deletionPolicy. Connect never deletes an artefact that has been deployed,
-// or for which a deployment was merely tried: then the resource goes, the
-// artefact stays, and a Warning event ArtefactRetained says so.
+// spec.deletionPolicy. Connect never deletes an artefact that has been
+// deployed, or for which a deployment was merely tried: then the resource
+// goes, the artefact stays, and a Warning event ArtefactRetained says so.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status

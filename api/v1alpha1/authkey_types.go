@@ -46,8 +46,8 @@ type AuthKeySpec struct {
 	// +kubebuilder:validation:MaxItems=10
 	Tags []Tag `json:"tags,omitempty"`
 
-	// ttlDays is how many days the key can be used, 1 to 90. Default: 1. A
-	// change makes a new key.
+	// ttlDays is how many days the key can be used from when it is made, 1 to
+	// 90. Default: 1. A change makes a new key.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
@@ -70,7 +70,7 @@ type AuthKeySpec struct {
 	Renewal Renewal `json:"renewal,omitempty"`
 
 	// renewBefore is how long before its expiry a key is renewed, such as 8h.
-	// It must be shorter than the key's lifetime. Default: a third of the
+	// It must leave at least a tenth of the lifetime. Default: a third of the
 	// lifetime.
 	// +optional
 	// +kubebuilder:validation:Type=string
@@ -111,8 +111,8 @@ type AuthKeySecret struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// LabelValue is the value of a label: letters, digits, hyphens, underscores and dots,
-// at most 63, or empty.
+// LabelValue is the value of a label: letters, digits, hyphens, underscores
+// and dots, at most 63, or empty.
 // +kubebuilder:validation:MaxLength=63
 // +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="the value of each label must be letters, digits, hyphens, underscores and dots, at most 63, or empty"
 type LabelValue string
@@ -138,25 +138,26 @@ type AuthKeyStatus struct {
 	ExchangedAt *metav1.Time `json:"exchangedAt,omitempty"`
 }
 
-// AuthKey is a single-use key that signs one device in to the organisation, and
-// the Secret it is delivered in.
+// AuthKey is a single-use key that signs one device in to the organisation,
+// and the Secret it is delivered in.
 //
-// Connect shows a key once, when it is made. The operator makes sure beforehand
-// that the Secret is its own, puts the key there and nowhere else, and revokes a
-// key that could not be stored. The Secret carries the key's id and expiry as
-// annotations; it goes with this resource.
+// Connect shows a key once, when it is made. The operator makes sure
+// beforehand that the Secret is its own, puts the key there and nowhere else,
+// and revokes a key that could not be stored. The Secret carries the key's id
+// and expiry as annotations; it goes with this resource.
 //
-// Changing description, deviceName or tags changes the key where Connect can do
-// that; ttlDays, or a key that can no longer be edited, makes a new key and
-// revokes the one before. A lost Secret is replaced with a new key.
+// Changing description, deviceName or tags changes the key where Connect can
+// do that; ttlDays, or a key that can no longer be edited, makes a new key and
+// revokes the one before. If the Secret is deleted, or the key in it, a new
+// key is made.
 //
 // Ready is True with the reason Usable while the key waits for its device, and
-// Exchanged once a device has used it. A key that nobody used in time is Expired
-// and leaves the Secret; one that somebody removed from the organisation is
-// Revoked.
+// Exchanged once a device has used it. A key that nobody used in time is
+// Expired and leaves the Secret; one that somebody removed from the
+// organisation is Revoked.
 //
-// Deleting the resource revokes the key. A device that has signed in with it is
-// not affected.
+// Deleting the resource revokes the key. A device that has signed in with it
+// is not affected.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status

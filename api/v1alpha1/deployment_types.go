@@ -31,14 +31,16 @@ type DeploymentSpec struct {
 	// +required
 	Device DeviceReference `json:"device,omitzero"`
 
-	// cancel set to true cancels the deployment, if it can still be cancelled.
-	// Default: false.
+	// cancel set to true cancels the deployment, if it can still be cancelled;
+	// one that has not been made yet is not made. Default: false.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
 
-	// force set to true deploys even if the device's newest deployment is of
-	// the same artefact: for a device that was reflashed. Default: false. It
-	// cannot be changed.
+	// force set to true deploys even if the device has the artefact already,
+	// because it was reflashed or because a script shall run again, and even
+	// if the artefact is not made for the device. It deploys once, too: to
+	// deploy again, create another Deployment. Default: false. It cannot be
+	// changed.
 	// +optional
 	Force bool `json:"force,omitempty"`
 
@@ -51,10 +53,11 @@ type DeploymentSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(h|m|s|ms)){1,4}$') && duration(self) > duration('0s')",message="pendingDeadline must be longer than nothing, in hours, minutes and seconds, such as 12h or 1h30m: there is no unit for days, write 24h"
 	PendingDeadline *metav1.Duration `json:"pendingDeadline,omitempty"`
 
-	// inProgressDeadline is how long the device may take from picking the deployment
-	// up to reporting how it went, such as 2h; after that the Deployment ends with
-	// the reason DeadlineExceeded. Connect cannot cancel what a device has begun, so
-	// the device may still finish. Default: as long as it takes.
+	// inProgressDeadline is how long the device may take from picking the
+	// deployment up to reporting how it went, such as 2h; after that the
+	// Deployment ends with the reason DeadlineExceeded. Connect cannot cancel what
+	// a device has begun, so the device may still finish. Default: as long as it
+	// takes.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -82,14 +85,15 @@ type DeviceReference struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.id must not be blank"
 	ID string `json:"id,omitempty"`
 
-	// name of the device in the organisation.
+	// name of the device in the organisation, to the letter.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule="self.matches('\\\\S')",message="device.name must not be blank"
 	Name string `json:"name,omitempty"`
 
-	// serialNumber of the device, as /proc/cpuinfo shows it.
+	// serialNumber of the device, as /proc/cpuinfo shows it. It stays the same
+	// when the device is reflashed or renamed.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -98,7 +102,8 @@ type DeviceReference struct {
 
 	// query in Connect's own words, such as "model:5 tag:lab": free text (a name
 	// or serial number) and the qualifiers model:, memory:, os: and tag:, all of
-	// which must match.
+	// which must match. No model:, memory: or os: matches a device whose client
+	// is older than 2.9.0.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
@@ -112,7 +117,7 @@ type DeploymentOutcome string
 
 // How a Deployment ends.
 const (
-	// DeploymentSucceeded: the device reports that the artefact was installed.
+	// DeploymentSucceeded: the device reports success.
 	DeploymentSucceeded DeploymentOutcome = "Succeeded"
 	// DeploymentFailed: the device, or Connect, reports a failure.
 	DeploymentFailed DeploymentOutcome = "Failed"
@@ -167,17 +172,24 @@ type DeploymentStatus struct {
 
 // Deployment deploys one artefact to one device, once.
 //
-// It is a run to completion, like a Job: it is made once and never retried, and
-// a state that is final is never left. To try again, create a new Deployment. It
-// waits for its Artefact to be Ready and for its device to exist. A newer
-// deployment to the same device supersedes one that is still pending.
+// It is a run to completion, like a Job: it is made once and never retried,
+// and a state that is final is never left. To try again, create a new
+// Deployment. It waits for its Artefact to be Ready and for its device to
+// exist. A newer deployment to the same device supersedes one that is still
+// pending.
 //
-// If the device's newest deployment is of the same artefact already, unfinished
-// or succeeded, and belongs to no other Deployment, it is adopted instead of
-// updating the device again, unless spec.force is true. So a manifest that is
-// applied in a new cluster, or restored from a backup, deploys nothing twice.
+// If the device has the artefact already, or is about to get it, the
+// deployment that is there is adopted instead of updating the device again,
+// unless spec.force is true. So a manifest that is applied in a new cluster,
+// or restored from a backup, deploys nothing twice. A deployment that another
+// Deployment has is not adopted: then this one is Stalled with the reason
+// AlreadyClaimed.
 //
-// A device that is offline keeps its deployment pending for days;
+// Succeeded says what the device reports, and no more: its script has ended
+// well, or the new image has booted.
+//
+// A deployment stays pending, for days if need be, while the device is
+// offline, has remote update turned off, or holds the deployment back;
 // spec.pendingDeadline ends that.
 //
 // Deleting the resource cancels a deployment that is still pending, unless

@@ -18,8 +18,9 @@ type DeviceIdentitySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="publicKey cannot be changed: another key is another device, create a new DeviceIdentity instead"
 	PublicKey string `json:"publicKey"`
 
-	// description of the identity in the organisation. Default: the name of
-	// this resource.
+	// description of the identity in the organisation. If it is left out, an
+	// identity that exists keeps its own, which often holds the device's serial
+	// number, and a new one gets the name of this resource.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
@@ -99,20 +100,21 @@ type DeviceIdentityStatus struct {
 	SigningRequest *SigningRequest `json:"signingRequest,omitempty"`
 }
 
-// DeviceIdentity lets one device sign in to the organisation with the key it was
-// made with, without a secret that would have to reach it.
+// DeviceIdentity lets one device sign in to the organisation with the key it
+// was made with, without a secret that would have to reach it.
 //
 // A key that the organisation knows already is adopted, whoever registered it:
 // this is how a fleet that was provisioned with the vendor's provisioner is
-// taken over. A key that it does not know must be registered with a signature of
-// the device's private key. Either the operator makes it (spec.signing.
-// privateKeySecretRef), or it publishes status.signingRequest.digest, says in
-// the Ready message how to sign it, and waits for spec.signing.signature.
+// taken over, and nothing of it is changed that the spec does not say. A key
+// that it does not know must be registered with a signature of the device's
+// private key. Either the operator makes it (spec.signing.privateKeySecretRef),
+// or it publishes status.signingRequest.digest, says in the Ready message how
+// to sign it, and waits for spec.signing.signature.
 //
-// Once the device has signed in, the identity has been exchanged for the device:
-// Connect then ignores deviceName and tags without saying so. The operator
-// notices, sets the condition Synced to False with the reason IdentityExchanged,
-// and stops trying.
+// Once the device has signed in, the identity has been exchanged for the
+// device: Connect then ignores deviceName and tags without saying so. The
+// operator notices, sets the condition Synced to False with the reason
+// IdentityExchanged, and stops trying.
 //
 // Deleting the resource leaves the identity in the organisation, unless
 // spec.deletionPolicy is Delete. Deleting an exchanged identity deletes its

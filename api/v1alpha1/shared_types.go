@@ -102,16 +102,18 @@ type CommonSpec struct {
 	// accessTokenSecretRef names the Secret, in this namespace, with the access
 	// token (rporg_…) of the organisation that this resource belongs to. One
 	// Secret stands for one organisation; put a new token into it to rotate it,
-	// and everything that uses it continues at once. White space around the
-	// token is ignored. Default: the key "token" of "connect-access-token".
+	// and everything that uses it continues at once. White space, quotes and
+	// the word Bearer around the token are ignored. Default: the key "token" of
+	// "connect-access-token".
 	// +optional
 	// +kubebuilder:default={name: connect-access-token, key: token}
 	AccessTokenSecretRef AccessTokenReference `json:"accessTokenSecretRef,omitzero"`
 
 	// deletionPolicy says what becomes of the remote object when this resource
-	// is deleted: "Delete" deletes it, "Orphan" leaves it in the organisation
-	// and needs no access token. If it is not set, what the operator created
-	// is deleted and what it adopted is left, except that a DeviceIdentity is
+	// is deleted: "Delete" deletes it (a key is revoked, a deployment that is
+	// still pending is cancelled), "Orphan" leaves it in the organisation and
+	// needs no access token. If it is not set, what the operator created is
+	// deleted and what it adopted is left, except that a DeviceIdentity is
 	// always left.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`

@@ -183,7 +183,9 @@ var _ = DescribeTable("An AuthKey", func(ctx context.Context, change func(*v1alp
 	Entry("needs a device name that is not blank", func(s *v1alpha1.AuthKeySpec) { s.DeviceName = "\t" }, "leave it out instead"),
 	Entry("goes to a key that a Secret can have", func(s *v1alpha1.AuthKeySpec) { s.Secret.Key = "auth key" }, "secret.key must be a key of a Secret's data"),
 	Entry("goes to a Secret whose name is one", func(s *v1alpha1.AuthKeySpec) { s.Secret.Name = "My_Secret" }, "secret.name must be the name of a Secret"),
-	Entry("leaves the operator its labels", func(s *v1alpha1.AuthKeySpec) { s.Secret.Labels = map[string]v1alpha1.LabelValue{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
+	Entry("leaves the operator its labels", func(s *v1alpha1.AuthKeySpec) {
+		s.Secret.Labels = map[string]v1alpha1.LabelValue{"rpi-connect.dev/id": "x"}
+	}, "choose another prefix"),
 	Entry("leaves the operator its annotations", func(s *v1alpha1.AuthKeySpec) { s.Secret.Annotations = map[string]string{"rpi-connect.dev/id": "x"} }, "choose another prefix"),
 )
 
