@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,12 +57,47 @@ func sameDefault(got, want string) bool {
 	return got == want
 }
 
+// Links between pages lead somewhere, and files that are named exist.
+func TestTheDocsNameWhatThereIs(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = slices.DeleteFunc(pages, func(page string) bool { return page == "docs/api.md" }) // it is generated
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md") {
+		text := read(t, page)
+		for _, link := range regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(text, -1) {
+			to := page
+			if link[1] != "" {
+				to = filepath.Join(filepath.Dir(page), link[1])
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: the link to %s: %v", page, link[1], err)
+			} else if link[2] != "" && !anchors(read(t, to))[link[2]] {
+				t.Errorf("%s: %s has no heading for %s", page, to, link[2])
+			}
+		}
+		for _, file := range regexp.MustCompile("`((?:api|cmd|config|docs|hack|internal|test)/[a-zA-Z0-9_./-]+)`").FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(file[1]); err != nil {
+				t.Errorf("%s: there is no %s", page, file[1])
+			}
+		}
+	}
+}
+
+// anchors are the fragments by which the headings of a page can be linked.
+func anchors(page string) map[string]bool {
+	found := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		words := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		found["#"+strings.ReplaceAll(words, " ", "-")] = true
+	}
+	return found
+}
+
 // There is no container engine where the tests run: what the Dockerfile copies is copied elsewhere, and
 // what it builds is built there.
 func TestTheImagesGetEverythingTheyAreBuiltFrom(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it links both programs")
-	}
 	dockerfile := read(t, "Dockerfile")
 	dir := t.TempDir()
 	for _, line := range regexp.MustCompile(`(?m)^COPY ([^-].*)$`).FindAllStringSubmatch(dockerfile, -1) {
@@ -77,16 +113,16 @@ func TestTheImagesGetEverythingTheyAreBuiltFrom(t *testing.T) {
 			}
 		}
 	}
-	packages := regexp.MustCompile(`go build .* (\S+)\n`).FindAllStringSubmatch(dockerfile, -1)
-	if len(packages) != 2 {
-		t.Fatalf("the Dockerfile builds %d programs", len(packages))
+	build := exec.CommandContext(t.Context(), "go", "build") // of two programs, which it does not link
+	for _, pkg := range regexp.MustCompile(`go build .* (\S+)\n`).FindAllStringSubmatch(dockerfile, -1) {
+		build.Args = append(build.Args, pkg[1])
 	}
-	for _, pkg := range packages {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, pkg[1])
-		build.Dir = dir
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Errorf("go build %s: %v\n%s", pkg[1], err, out)
-		}
+	if len(build.Args) != 4 {
+		t.Fatalf("the Dockerfile builds %v", build.Args[2:])
+	}
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Errorf("%v: %v\n%s", build.Args, err, out)
 	}
 }
 

@@ -17,16 +17,20 @@ import (
 
 const preface = `# Conditions, reasons and events
 
-Every resource has the condition ` + "`Ready`" + `. Its companion tells tools that follow
-[kstatus](https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus) (Argo CD, Flux, kubectl wait) what to make of it:
+Every resource has the condition ` + "`Ready`" + `. A second condition beside it tells tools that follow
+[kstatus](https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus) (Argo CD, Flux) what
+to make of it:
 
-| ` + "`Ready`" + ` | companion | meaning |
+| ` + "`Ready`" + ` | beside it | meaning |
 | --- | --- | --- |
 | ` + "`True`" + ` | none | the remote side is as the spec says |
 | ` + "`Unknown`" + ` | ` + "`Reconciling`" + ` | the operator works, or waits for something that will come |
-| ` + "`False`" + ` | ` + "`Stalled`" + ` | a person must act, or it ended badly; it is looked at again hourly, and at once when the spec, the Secret or a reference changes |
+| ` + "`False`" + ` | ` + "`Stalled`" + ` | a person must act, or it ended badly |
 
-An outage or a spent budget changes nothing that is known: what was Ready stays Ready. The reason says what to do, the message the details.
+What is ` + "`Stalled`" + ` is looked at again hourly, and at once when the spec, the Secret or a reference
+changes; but for a Deployment that has ended, which never changes. An outage or a spent budget
+changes nothing that is known: what was Ready stays Ready. The reason says what to do, the message
+the details.
 `
 
 func main() {
