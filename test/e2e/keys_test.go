@@ -147,7 +147,7 @@ var _ = Describe("The fate of an auth key", func() {
 		Expect(f.Update(ctx, key)).To(Succeed())
 		Eventually(func() map[string]string { return f.secretOf(ctx, "pi5-001")().Labels }).Should(Equal(map[string]string{"team": "kiosk"}))
 		Expect(f.secretOf(ctx, "pi5-001")().Annotations).NotTo(HaveKey("example.com/for"))
-		Expect(f.ready(ctx, key)()).To(HavePrefix("True Usable"))
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
 		Expect(key.Status.ID).To(Equal(was))
 	})
 
