@@ -302,7 +302,10 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{[]string{"--fault", `{"Route":"GET /nothing"}`}, "no route"},
 		{[]string{"--fault", `{"Stauts":500}`}, "Stauts"},
 		{[]string{"--fault", `POST`}, "--fault POST"},
-		{[]string{"--time", "noon"}, "time"},
+		{[]string{"--time", "noon"}, "give a time such as 2026-03-01T10:30:00Z"},
+		{[]string{"--revision", "older", "--rate-limit", "5"}, "no rate limit"},
+		{[]string{"--revision", "older", "--window", "1m"}, "no rate limit"},
+		{[]string{"--revision", "older", "--spent", "5"}, "no rate limit"},
 		{[]string{"--nonsense"}, "nonsense"},
 		{[]string{"--addr", "nowhere"}, "nowhere"},
 	} {

@@ -83,8 +83,10 @@ func parse(arguments []string, stderr io.Writer) (*options, error) {
 	flags.Var(&faults, "fault", "a fault in `JSON`, such as {\"Route\":\"POST /organisation/artefacts\",\"Times\":1,\"Status\":503}; may repeat")
 	flags.DurationVar(&o.revokeAfter, "revoke-after", 0, "revoke the first access token after this time")
 	flags.Func("time", "`time` at which the clock begins to run, such as 2026-03-01T10:30:00Z (default: now)", func(text string) (err error) {
-		o.begin, err = time.Parse(time.RFC3339, text)
-		return err
+		if o.begin, err = time.Parse(time.RFC3339, text); err != nil {
+			return errors.New("give a time such as 2026-03-01T10:30:00Z")
+		}
+		return nil
 	})
 	flags.IntVar(&o.JournalSize, "journal", 100_000, "how many requests the journal keeps")
 	if err := flags.Parse(arguments); err != nil {
@@ -93,7 +95,17 @@ func parse(arguments []string, stderr io.Writer) (*options, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("what is %q? There are only flags: connectsim -help lists them", flags.Arg(0))
 	}
+	limits := slices.ContainsFunc([]string{"rate-limit", "window", "spent"}, func(name string) bool { return given(flags, name) })
+	if o.Revision == connectsim.Older && limits {
+		return nil, errors.New("--rate-limit, --window and --spent are for --revision current: the older revision has no rate limit")
+	}
 	return o, errors.Join(o.check(), o.readSeed(seedFile), o.readFaults(faults), o.readCertificate(certificate, key))
+}
+
+// given tells whether a flag is on the command line.
+func given(flags *flag.FlagSet, name string) (found bool) {
+	flags.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
 }
 
 // check tells which flags make no sense.
