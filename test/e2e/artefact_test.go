@@ -272,6 +272,24 @@ var _ = Describe("An Artefact", func() {
 			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
 		})
 
+		DescribeTable("is told what is in the Secret instead of a token, without a call", func(ctx context.Context, value, words string) {
+			kiosk := f.artefact("kiosk")
+			kiosk.Spec.AccessTokenSecretRef = v1alpha1.AccessTokenReference{Name: "wrong", Key: "token"}
+			secret := &corev1.Secret{ObjectMeta: f.meta("wrong"), StringData: map[string]string{"token": value}}
+			Expect(f.Create(ctx, secret)).To(Succeed())
+			Expect(f.Create(ctx, kiosk)).To(Succeed())
+			Eventually(f.ready(ctx, kiosk)).Should(And(HavePrefix("False AccessTokenRejected"), ContainSubstring(words),
+				ContainSubstring("(rporg_…), which an administrator makes in the organisation's settings in Connect"), Not(ContainSubstring("123456789"))))
+			Expect(f.Sim.Count("")).To(BeZero())
+
+			secret.StringData = map[string]string{"token": "\ufeff\"Bearer " + f.Token + "\"\r\n"}
+			Expect(f.Update(ctx, secret)).To(Succeed())
+			Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
+		},
+			Entry("an auth key", "rpoak_123456789ABCDEFGHJKLMNPQ", "has an auth key"),
+			Entry("a device's token", "rpdev_123456789ABCDEFGHJKLMNPQ", "has a device's token"),
+			Entry("several lines", "rporg_123456789ABCDEFGHJKLMNPQ\nrporg_123456789ABCDEFGHJKLMNPQ", "has several lines"))
+
 		It("asks once with a rejected token, however many resources use it, and heals with the Secret", func(ctx context.Context) {
 			f.putToken(ctx, "rporg_wrong")
 			for i := range 29 {
