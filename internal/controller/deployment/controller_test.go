@@ -322,6 +322,20 @@ func TestNote(t *testing.T) {
 }
 
 // Each way to name a device is told in the user's own words.
+func TestWhatIsPendingForAnHourSaysTheUsualCauses(t *testing.T) {
+	begin := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	obj := &v1alpha1.Deployment{}
+	obj.CreationTimestamp = metav1.NewTime(begin)
+	obj.Status.CreatedAt = new(metav1.NewTime(begin.Add(-72 * time.Hour))) // adopted: its wait begins with the resource
+	obj.Status.State = string(connectclient.DeploymentPending)
+	for after, told := range map[time.Duration]bool{time.Hour - time.Second: false, time.Hour: true, 50 * time.Hour: true} {
+		got := runningOutcome(obj, begin.Add(after)).Message
+		if strings.Contains(got, "is offline") != told || strings.Contains(got, "rpi-connect ota on") != told {
+			t.Errorf("after %s: %s", after, got)
+		}
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	for want, wanted := range map[string]v1alpha1.DeviceReference{
 		`the name "porch"`:           {Name: "porch"},
