@@ -255,7 +255,7 @@ func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
 		if second.State != connectclient.DeploymentPending || second.DeviceID != there.ID || second.ArtefactID != artefact.ID || second.CreatedAt.IsZero() {
 			s.Errorf("created %+v", second)
 		}
-		newest, err := deployments.Newest(ctx, there.ID)
+		newest, err := deployments.History(ctx, there.ID)
 		s.must(err)
 		if listed := all(s, deployments.ListOfDevice(there.ID).All(ctx)); len(newest) != 2 || newest[0] != *second || fmt.Sprint(listed) != fmt.Sprint(newest) {
 			s.Errorf("newest %+v, all %+v", newest, listed)
@@ -275,7 +275,7 @@ func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
 
 		_, err = deployments.Create(ctx, there.ID, "no-such-artefact")
 		s.mustBe(err, connectclient.ErrNotFound)
-		_, err = deployments.Newest(ctx, "no-such-device")
+		_, err = deployments.History(ctx, "no-such-device")
 		s.mustBe(err, connectclient.ErrNotFound)
 		s.sim.SetBilling(false)
 		_, err = deployments.Create(ctx, there.ID, artefact.ID)

@@ -71,21 +71,39 @@ func (d *DeploymentClient) ListOfDevice(deviceID string) *Listing[Deployment] {
 	}
 }
 
-// Newest returns the device's newest deployments, the newest first, as many as
-// one request gives: at most 100. [ErrNotFound] if there is no such device. A row
-// that cannot be understood is an error here: who asks for the newest decides by
-// it whether to deploy.
-func (d *DeploymentClient) Newest(ctx context.Context, deviceID string) ([]Deployment, error) {
+// History returns all of the device's deployments, the newest first. Few devices
+// have had more than one request gives; the pages after the first are read as any
+// listing, out of the part of the budget that is for those. [ErrNotFound] if there
+// is no such device. Who asks decides by it whether to deploy, so it is an error
+// here if the listing was not whole, or a row could not be understood.
+func (d *DeploymentClient) History(ctx context.Context, deviceID string) ([]Deployment, error) {
 	all := d.ListOfDevice(deviceID)
 	if all.invalid != nil {
 		return nil, all.invalid
 	}
-	newest, err := all.page(ctx, 1)
-	if err == nil && len(newest.rows) < newest.count {
-		req := request{operation: all.operation, method: http.MethodGet}
-		return nil, garbageError(&req, &answer{status: http.StatusOK}, "with a deployment that cannot be understood")
+	first, err := all.page(ctx, 1)
+	if err != nil {
+		return nil, err
 	}
-	return newest.rows, err
+	history, understood, whole := first.rows, len(first.rows) == first.count, first.pages <= 1 && first.total <= first.count
+	if understood && !whole {
+		history = nil
+		for deployment, err := range all.All(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			history = append(history, deployment)
+		}
+		understood, whole = all.Skipped() == 0, all.Whole()
+	}
+	req := request{operation: all.operation, method: http.MethodGet}
+	switch {
+	case !understood:
+		return nil, garbageError(&req, &answer{status: http.StatusOK}, "with a deployment that cannot be understood")
+	case !whole:
+		return nil, garbageError(&req, &answer{status: http.StatusOK}, "with fewer deployments than it counts")
+	}
+	return history, nil
 }
 
 // Get reads one deployment.

@@ -249,7 +249,7 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "newest deployments",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments.Newest(ctx, "p1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments.History(ctx, "p1") },
 			sent:    "GET /organisation/devices/p1/deployments?page=1&per_page=100",
 			current: rows("deployments", deploymentJSON), older: rows("deployments", deploymentJSON),
 			want: []Deployment{deployment},

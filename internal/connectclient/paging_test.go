@@ -360,12 +360,53 @@ func TestListingSkipsWhatIsNoRow(t *testing.T) {
 	}
 }
 
-// Who asks for a device's newest deployment deploys if there is none: there, a row
-// that cannot be understood is no row that can be left out.
-func TestNewestDeploymentMustBeUnderstood(t *testing.T) {
+// Who asks for a device's history deploys by what is not in it: it has to be whole, however
+// few rows the API puts onto a page.
+func TestHistoryIsWhole(t *testing.T) {
+	page := func(total, pages int, ids ...string) reply {
+		rows := make([]string, len(ids))
+		for i, id := range ids {
+			rows[i] = fmt.Sprintf(`{"id":%q}`, id)
+		}
+		return reply{status: 200, body: fmt.Sprintf(`{"deployments":[%s],"meta":{"total_count":%d,"total_pages":%d}}`, strings.Join(rows, ","), total, pages)}
+	}
+	garbled := reply{status: 200, body: `{"deployments":[{"id":"d1","state":{}}],"meta":{"total_count":3,"total_pages":2}}`}
+	for name, test := range map[string]struct {
+		pages    []reply
+		want     string
+		requests int
+	}{
+		"nothing was deployed yet":          {[]reply{page(0, 1)}, "", 1},
+		"it fits onto a page":               {[]reply{page(2, 1, "d2", "d1")}, "d2 d1", 1},
+		"pages are smaller than asked for":  {[]reply{page(3, 2, "d3", "d2"), page(3, 2, "d3", "d2"), page(3, 2, "d1")}, "d3 d2 d1", 3},
+		"one is made meanwhile":             {[]reply{page(3, 2, "d3", "d2"), page(3, 2, "d3", "d2"), page(4, 2, "d2", "d1")}, "d3 d2 d1", 3},
+		"a row further back is no row":      {[]reply{page(3, 2, "d3", "d2"), page(3, 2, "d3", "d2"), garbled}, "", 3},
+		"there are fewer than it counts":    {[]reply{page(9, 2, "d3", "d2"), page(9, 2, "d3", "d2"), page(9, 2, "d1")}, "", 4},
+		"a page after the first is refused": {[]reply{page(3, 2, "d3", "d2"), page(3, 2, "d3", "d2"), {status: 403, body: `{"message":"no"}`}}, "", 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := script(t, test.pages...)
+			got, err := connect(t, s.URL).Deployments.History(t.Context(), "p1")
+			ids := make([]string, len(got))
+			for i := range got {
+				ids[i] = got[i].ID
+			}
+			failed := test.want == "" && len(test.pages) > 1
+			if strings.Join(ids, " ") != test.want || (err != nil) != failed {
+				t.Errorf("got %v, %v, want %q", ids, err, test.want)
+			}
+			if n := len(s.requests()); n != test.requests {
+				t.Errorf("%d requests, want %d", n, test.requests)
+			}
+		})
+	}
+}
+
+// A row of it that cannot be understood is no row that can be left out.
+func TestHistoryMustBeUnderstood(t *testing.T) {
 	s := script(t, reply{status: 200, body: `{"deployments":[{"id":"d2","state":{}},{"id":"d1"}],"meta":{"total_count":2}}`})
 	client := connect(t, s.URL)
-	_, err := client.Deployments.Newest(t.Context(), "p1")
+	_, err := client.Deployments.History(t.Context(), "p1")
 	mustBeOf(t, err, ErrUnavailable)
 	if got, err := collect(client.Deployments.ListOfDevice("p1").All(t.Context())); err != nil || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)

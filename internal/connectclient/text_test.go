@@ -102,7 +102,7 @@ func TestStateReasonIsCleaned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, err := client.Deployments.Newest(t.Context(), "p1")
+	listed, err := client.Deployments.History(t.Context(), "p1")
 	if err != nil {
 		t.Fatal(err)
 	}

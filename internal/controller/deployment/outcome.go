@@ -200,25 +200,9 @@ func ending(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, supers
 	}
 }
 
-// pageOfDeployments is how many deployments one request gives.
-const pageOfDeployments = 100
-
-// history returns all of the device's deployments, the newest first. Few devices have more than one
-// request gives.
+// history returns all of the device's deployments, the newest first.
 func (e *external) history(ctx context.Context, deviceID string) ([]connectclient.Deployment, error) {
-	ctx = connectclient.WithPriority(ctx, budget.Poll)
-	newest, err := e.conn.Client.Deployments.Newest(ctx, deviceID)
-	if err != nil || len(newest) < pageOfDeployments {
-		return newest, err
-	}
-	var all []connectclient.Deployment
-	for d, err := range e.conn.Client.Deployments.ListOfDevice(deviceID).All(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, d)
-	}
-	return all, nil
+	return e.conn.Client.Deployments.History(connectclient.WithPriority(ctx, budget.Poll), deviceID)
 }
 
 // supersededBy tells whether a deployment ended at the moment when its successor in its device's
