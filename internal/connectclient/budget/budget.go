@@ -344,6 +344,14 @@ func (b *Budget) Reconsider() {
 	b.token.reconsider(b.now().at)
 }
 
+// Vouch says that Connect has accepted the token before this process was there: a
+// single 401 does not reject it then.
+func (b *Budget) Vouch() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.token.vouch(b.now().at)
+}
+
 // State returns a snapshot.
 func (b *Budget) State() State {
 	b.mu.Lock()

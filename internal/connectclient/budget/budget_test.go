@@ -565,6 +565,35 @@ func TestRejectedToken(t *testing.T) {
 	d.take(budget.Urgent)
 }
 
+// A token that has worked before a restart gets the second chance of one that has worked since.
+func TestVouchedToken(t *testing.T) {
+	for name, story := range map[string]func(*desk){
+		"before its first request": func(d *desk) {
+			d.Vouch()
+			d.call(budget.Write, budget.Answer{StatusCode: 401})
+		},
+		"after its first request": func(d *desk) {
+			d.call(budget.Write, budget.Answer{StatusCode: 401})
+			d.Vouch()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, budget.Config{})
+			story(d)
+			d.Vouch() // as every resource does
+			if got := d.refused(budget.Urgent, budget.Unproven); got != 5*time.Second {
+				t.Errorf("the next request goes in %s", got)
+			}
+			d.wait(5 * time.Second)
+			d.call(budget.Background, budget.Answer{StatusCode: 401})
+			d.Vouch()
+			if got := d.refused(budget.Urgent, budget.Unauthorized); got != 10*time.Second {
+				t.Errorf("after the second 401 the next request goes in %s", got)
+			}
+		})
+	}
+}
+
 // One 401 may be a gateway's. A token that was good is put in doubt by it, and tried again alone.
 func TestFirstStrike(t *testing.T) {
 	good := announce(200, 100, 50, time.Hour)

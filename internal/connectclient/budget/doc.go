@@ -68,8 +68,9 @@
 // was good gets a second chance, because a gateway in trouble may answer 401 too:
 // the first puts it in doubt, one request goes alone after 5 seconds, and only if
 // that gets another 401 is it rejected. Then it is probed after 10 seconds, 20, and
-// so on. Rate headers are given to those only who were let in, so a 401 with them
-// is about its request.
+// so on. After a restart others may know that the token was good ([Budget.Vouch]).
+// Rate headers are given to those only who were let in, so a 401 with them is about
+// its request.
 //
 // # When the API is down
 //

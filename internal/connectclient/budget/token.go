@@ -32,6 +32,7 @@ type token struct {
 	probeInterval time.Duration
 
 	standing  standing
+	vouched   bool          // it was good before this process was there
 	notBefore time.Time     // the next request goes no sooner, if the token is doubted or rejected
 	pause     time.Duration // between two probes of a rejected one
 
@@ -67,6 +68,15 @@ func (t *token) reconsider(now time.Time) {
 	if !t.probing {
 		t.notBefore = now
 	}
+}
+
+// vouch notes that the token was good before. If it has been rejected already, by a single 401, that
+// is doubted after all.
+func (t *token) vouch(now time.Time) {
+	if !t.vouched && t.standing == rejected && t.accepted == 0 {
+		t.standing, t.notBefore = doubted, now.Add(secondThought)
+	}
+	t.vouched = true
 }
 
 // used notes that a request is sent with the token.
@@ -119,14 +129,14 @@ func (t *token) strike(sent, now moment) {
 	if sent.order < t.accepted || t.standing > good && sent.order < t.noticed {
 		return
 	}
-	switch t.standing {
-	case unproven:
+	switch {
+	case t.standing == unproven && !t.vouched:
 		t.standing, t.pause = rejected, t.probeInterval
-	case good:
+	case t.standing == unproven, t.standing == good:
 		t.standing, t.pause = doubted, secondThought
-	case doubted:
+	case t.standing == doubted:
 		t.standing, t.pause = rejected, min(firstRetrial, t.probeInterval)
-	case rejected:
+	default:
 		t.pause = min(2*t.pause, t.probeInterval)
 	}
 	t.refused, t.noticed = sent.order, now.order
