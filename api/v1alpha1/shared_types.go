@@ -14,7 +14,8 @@ const (
 	AnnotationID = "rpi-connect.dev/id"
 
 	// AnnotationOrigin says how the remote object came to be and for which
-	// resource: "created <id> for <namespace>/<name>", or "adopted …". Like the
+	// resource: "created <id> for <namespace>/<name>", or "adopted …", and
+	// "instead of <id>" where it has taken the place of one that was gone. Like the
 	// id it survives a backup, so that a restored resource deletes what it
 	// created and not what it adopted. On a copy of the manifest, which has
 	// another name or namespace, it says nothing.

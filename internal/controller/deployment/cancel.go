@@ -77,10 +77,28 @@ func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, e
 	}
 	_, err := e.conn.Client.Deployments.Cancel(ctx, id)
 	switch {
-	case errors.Is(err, connectclient.ErrNotFound), errors.Is(err, connectclient.ErrNotCancellable):
+	case errors.Is(err, connectclient.ErrNotFound):
 		return lifecycle.AlreadyGone(), nil
+	case errors.Is(err, connectclient.ErrNotCancellable):
+		return e.refusedCancel(ctx, id)
 	case err != nil:
 		return lifecycle.Deletion{}, err
 	}
 	return lifecycle.Removed(v1alpha1.ReasonCancelled, "Cancelled the deployment "+id+"."), nil
+}
+
+// refusedCancel looks why a deployment cannot be cancelled: it has moved on, or a device could still
+// pick it up.
+func (e *external) refusedCancel(ctx context.Context, id string) (lifecycle.Deletion, error) {
+	seen, err := e.conn.Client.Deployments.Get(connectclient.WithPriority(ctx, budget.Urgent), id)
+	switch {
+	case errors.Is(err, connectclient.ErrNotFound):
+		return lifecycle.AlreadyGone(), nil
+	case err != nil:
+		return lifecycle.Deletion{}, err
+	case seen.State != connectclient.DeploymentPending:
+		return lifecycle.AlreadyGone(), nil
+	}
+	pending := lifecycle.Waiting(v1alpha1.ReasonDeleting, "Connect refuses to cancel the deployment, which no device has picked up yet; the operator keeps trying.").WithBackoff()
+	return lifecycle.Deletion{Pending: &pending}, nil
 }

@@ -145,6 +145,9 @@ type external struct {
 	newest    string // the id of the device's newest deployment, before the POST
 	cancelled bool   // in this pass, by us
 	claim     string // on the device, while it is looked at and deployed to
+
+	// otherOrganisation: an earlier request, with another access token, may have gone to another one.
+	otherOrganisation bool
 }
 
 // Observe implements [lifecycle.Remote].
@@ -155,7 +158,9 @@ func (e *external) Observe(ctx context.Context) (lifecycle.Observation, error) {
 	case record.ID != "":
 		return e.imported(ctx)
 	default:
-		return e.search(ctx)
+		seen, err := e.search(ctx)
+		seen.SameOrganisation = !e.otherOrganisation
+		return seen, err
 	}
 }
 
@@ -178,6 +183,8 @@ func (e *external) follow(ctx context.Context) (lifecycle.Observation, error) {
 		return last, nil
 	case err != nil:
 		return lifecycle.Observation{}, err
+	case e.conn.Record.Restored:
+		return e.restored(ctx, seen)
 	case !e.isRecorded(seen):
 		return lifecycle.ForeignObject(seen.ID, lifecycle.Stalled(v1alpha1.ReasonConflict,
 			"The deployment %s is of another device or artefact than the one that was made for this resource: it is left alone.", seen.ID)), nil
@@ -188,6 +195,28 @@ func (e *external) follow(ctx context.Context) (lifecycle.Observation, error) {
 // mustLook tells whether what the status says is not enough.
 func (e *external) mustLook() bool {
 	return e.obj.Status.State == "" || e.conn.Requested || e.conn.Moved || !e.conn.NotBefore.IsZero() || e.deadlineOver()
+}
+
+// restored looks at a deployment that a backup has on record. What the backup does not have, the
+// status, said what it was of; so it is compared with the spec, which may be another one by now.
+func (e *external) restored(ctx context.Context, seen *connectclient.Deployment) (lifecycle.Observation, error) {
+	if !e.obj.DeletionTimestamp.IsZero() {
+		return e.report(ctx, lifecycle.Mine, seen)
+	}
+	unready, err := e.findArtefact(ctx)
+	if err != nil || unready != nil && !e.artefact.gone {
+		return unresolved(unready), err
+	}
+	unknown, err := e.findDevice()
+	if err != nil {
+		return lifecycle.Observation{}, err
+	}
+	otherArtefact := unready == nil && e.artefact.id != seen.ArtefactID
+	otherDevice := unknown == nil && e.device.ID != seen.DeviceID
+	if otherArtefact || otherDevice {
+		return lifecycle.ForeignObject(seen.ID, lifecycle.ImportConflict("The deployment %s is of another device or another artefact than the spec", seen.ID)), nil
+	}
+	return e.report(ctx, lifecycle.Mine, seen)
 }
 
 // isRecorded tells whether a deployment is the one that the status describes.
@@ -320,10 +349,18 @@ func (e *external) pollOthersNow(ctx context.Context) {
 	}
 }
 
-// Release implements [lifecycle.Releaser]: it gives the device back, unless a deployment to it may
-// still be made.
-func (e *external) Release(pending bool) {
-	if e.claim != "" && !pending {
-		e.conn.Claims.Release(e.claim, e.conn.Holder.UID)
+// Release implements [lifecycle.Releaser]: it gives back the devices that this pass or an earlier one
+// has worked on, or keeps them for as long as a deployment may still be made there.
+func (e *external) Release(until time.Time) {
+	claims := map[string]bool{e.claim: true}
+	for _, intent := range e.conn.Sent {
+		claims[deviceClaim(parseNote(intent.Note).Device)] = true
+	}
+	for claim := range claims {
+		if until.IsZero() {
+			e.conn.Claims.Release(claim, e.conn.Holder.UID)
+			continue
+		}
+		e.conn.Claims.KeepUntil(claim, e.conn.Holder.UID, until)
 	}
 }

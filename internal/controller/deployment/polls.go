@@ -57,8 +57,15 @@ func (p *polls) start(ctx context.Context) {
 	}
 }
 
-// retire ends the queue of a token that nothing uses any more.
+// retire ends the queue of a token that nothing uses any more. What is in it all the same, because
+// the token has just come back, is woken to be put into another.
 func (p *polls) retire(token connectclient.Secret) {
+	var woken []types.NamespacedName
+	defer func() {
+		if len(woken) > 0 {
+			p.notify(reflector.Notification{Token: token, Waiters: woken})
+		}
+	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	queue, ok := p.queues[token]
@@ -69,6 +76,7 @@ func (p *polls) retire(token connectclient.Secret) {
 	for deployment, in := range p.of {
 		if in == queue {
 			delete(p.of, deployment)
+			woken = append(woken, deployment)
 		}
 	}
 	close(queue.end)

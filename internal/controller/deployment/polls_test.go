@@ -43,6 +43,9 @@ func TestRotatedTokensLeaveNoQueue(t *testing.T) {
 				t.Fatal("it is not due")
 			}
 			polls.retire(token)
+			if n := <-woken; n.Token != token || len(n.Waiters) != 1 {
+				t.Fatalf("woken are %v, want what waited in the queue", n.Waiters)
+			}
 			polls.retire(token) // it is told of twice
 		}
 		if len(polls.queues)+len(polls.of) != 0 {

@@ -45,33 +45,46 @@ func (e *external) search(ctx context.Context) (lifecycle.Observation, error) {
 	return e.adopt(ctx, all)
 }
 
-// recover looks for what earlier requests have made whose answers were lost, where they were sent
-// to: the spec may mean another device by now.
+// recover looks for what earlier requests have made whose answers were lost. A device that is known
+// with this access token tells that a request to it, with whatever token, went to the organisation
+// that this one opens.
 func (e *external) recover(ctx context.Context) (lifecycle.Observation, error) {
 	for _, intent := range e.conn.Sent {
-		before := parseNote(intent.Note)
-		if before.Device == "" {
-			continue
+		if seen, _, err := e.recoverFrom(ctx, intent); err != nil || seen.Relation == lifecycle.Recovered {
+			return seen, err
 		}
-		all, err := e.history(ctx, before.Device)
-		if errors.Is(err, connectclient.ErrNotFound) {
-			continue // the device is gone, and its deployments with it
+	}
+	for _, intent := range e.conn.SentElsewhere {
+		seen, here, err := e.recoverFrom(ctx, intent)
+		if err != nil || seen.Relation == lifecycle.Recovered {
+			return seen, err
 		}
-		if err != nil {
-			return lifecycle.Observation{}, err
-		}
-		found, err := e.unowned(ctx, lost(all, before))
-		if err != nil {
-			return lifecycle.Observation{}, err
-		}
-		if found == nil {
-			continue
-		}
-		seen, err := e.report(ctx, lifecycle.Recovered, found)
-		seen.Proof = "it is newer than what the device had before the request whose answer was lost"
-		return seen, err
+		e.otherOrganisation = e.otherOrganisation || !here
 	}
 	return lifecycle.Observation{}, nil
+}
+
+// recoverFrom looks for what a request has made where it was sent to: the spec may mean another
+// device by now. It tells whether that device is here.
+func (e *external) recoverFrom(ctx context.Context, intent lifecycle.Intent) (seen lifecycle.Observation, here bool, err error) {
+	before := parseNote(intent.Note)
+	if before.Device == "" {
+		return lifecycle.Observation{}, false, nil
+	}
+	all, err := e.history(ctx, before.Device)
+	if errors.Is(err, connectclient.ErrNotFound) {
+		return lifecycle.Observation{}, false, nil // the device is gone, and its deployments with it
+	}
+	if err != nil {
+		return lifecycle.Observation{}, false, err
+	}
+	found, err := e.unowned(ctx, lost(all, before))
+	if err != nil || found == nil {
+		return lifecycle.Observation{}, true, err
+	}
+	seen, err = e.report(ctx, lifecycle.Recovered, found)
+	seen.Proof, seen.Request = "it is newer than what the device had before the request whose answer was lost", &intent
+	return seen, true, err
 }
 
 // lateEffect finds the deployment that an earlier request of this resource has made after a later
@@ -187,10 +200,12 @@ func unsuccessful(state connectclient.DeploymentState) bool {
 	return state == connectclient.DeploymentFailed || state == connectclient.DeploymentCancelled
 }
 
+func deviceClaim(deviceID string) string { return "device/" + deviceID }
+
 // claimDevice keeps two Deployments from looking at a device at the same time, both seeing that
 // nothing is there, and both deploying; also while a request is under way whose answer was lost.
 func (e *external) claimDevice(ctx context.Context) (*lifecycle.Outcome, error) {
-	claim := "device/" + e.device.ID
+	claim := deviceClaim(e.device.ID)
 	holder, taken := e.conn.Claims.Take(claim, e.conn.Holder, false)
 	if taken {
 		return e.waitFor(ctx, holder.NamespacedName, holder)

@@ -59,6 +59,7 @@ func byTarget(obj *v1alpha1.Deployment) []string {
 // target is the artefact that is deployed.
 type target struct {
 	id         string
+	gone       bool // there is no such Artefact
 	compatible *v1alpha1.Compatibility
 }
 
@@ -99,6 +100,7 @@ func (e *external) findArtefact(ctx context.Context) (*lifecycle.Outcome, error)
 	err := e.client.Get(ctx, types.NamespacedName{Namespace: e.obj.Namespace, Name: ref.Name}, &artefact)
 	switch {
 	case apierrors.IsNotFound(err):
+		e.artefact.gone = true
 		return waiting(v1alpha1.ReasonArtefactNotReady, "Waiting for the Artefact %q to be created.", ref.Name), nil
 	case err != nil:
 		return nil, err
@@ -164,13 +166,14 @@ func (e *external) findDevice() (*lifecycle.Outcome, error) {
 		e.device = matches[0]
 		return nil, nil
 	default:
-		ambiguous := lifecycle.Stalled(v1alpha1.ReasonDeviceAmbiguous, "%d devices match %s: make spec.device match one only, by its id for example.", len(matches), describe(wanted))
+		ambiguous := lifecycle.Stalled(v1alpha1.ReasonDeviceAmbiguous, "%d devices match %s: make spec.device match one only, by its id for example.", len(matches), describe(wanted)).WithListing()
 		return &ambiguous, nil
 	}
 }
 
 func (e *external) noDevice() *lifecycle.Outcome {
-	return waiting(v1alpha1.ReasonDeviceNotFound, "Waiting for a device with %s to sign in.", describe(e.obj.Spec.Device))
+	outcome := lifecycle.Waiting(v1alpha1.ReasonDeviceNotFound, "Waiting for a device with %s to sign in.", describe(e.obj.Spec.Device)).WithListing()
+	return &outcome
 }
 
 // deviceGone is for a device that Connect does not know, although its id was given or a listing

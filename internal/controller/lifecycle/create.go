@@ -72,23 +72,26 @@ func (p *pass[O]) settling(seen Observation) (Outcome, bool) {
 	if seen.Settled || !p.unsettled() {
 		return Outcome{}, false
 	}
-	return p.awaitEffect(p.intent.At)
+	return p.awaitEffect(p.sent()[0].At)
 }
 
 // unsettled tells whether what an earlier POST has made may still appear, and would be made twice by
 // another one.
 func (p *pass[O]) unsettled() bool {
-	return p.intent != nil && p.kind.NaturalKey == nil && p.age(p.intent.At) < p.SettleTime
+	sent := p.sent()
+	return len(sent) > 0 && p.kind.NaturalKey == nil && p.age(sent[0].At) < p.SettleTime
 }
 
-// age is how long ago something was, by whichever clock. What another machine's clock has in the
-// future was not before this process saw it.
-func (p *pass[O]) age(at time.Time) time.Duration {
-	now := p.Clock.Now()
-	if at.After(now) {
-		at = p.known.firstSeen
+// age is how long ago something was, by whichever clock.
+func (p *pass[O]) age(at time.Time) time.Duration { return p.Clock.Now().Sub(p.begun(at)) }
+
+// begun is when something was, by whichever clock. What another machine's clock has in the future
+// was not before this process saw it.
+func (p *pass[O]) begun(at time.Time) time.Time {
+	if at.After(p.Clock.Now()) {
+		return p.known.firstSeen
 	}
-	return now.Sub(at)
+	return at
 }
 
 // awaitEffect waits for what a POST has made that was sent at the given time, with looks in between
@@ -220,8 +223,16 @@ func (p *pass[O]) abandon(ctx context.Context, remote Remote, made Observation) 
 	if !ok || p.orphansCreated() {
 		return nil
 	}
-	_, err := deleter.Delete(ctx, made.ID)
-	return err
+	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 8}
+	var err error
+	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
+		_, err = deleter.Delete(ctx, made.ID)
+		return err == nil, nil
+	})
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, waitErr)
 }
 
 // attach records a remote object that was there already: an earlier pass made it and did not live
@@ -233,6 +244,10 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 	}
 	annotations := p.annotations(seen.ID, origin)
 	annotations[v1alpha1.AnnotationCreateIntent] = nil
+	if p.intent != nil && p.kind.NaturalKey == nil && seen.Request != nil && !seen.Request.At.Equal(p.intent.At) {
+		// It was an earlier request. What the newest one makes may still come.
+		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, p.intent)
+	}
 	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
 		return err
 	}

@@ -57,8 +57,9 @@ type Kind[O Object] struct {
 	// cannot be told.
 	NaturalKey func(O) string
 
-	// LooksFirst wants the first pass that could create something to rest on a listing that began
-	// after the resource was first seen: what an older one shows may have moved since.
+	// LooksFirst wants the pass that creates something to rest on a listing that began after the
+	// resource was first seen, and after it last waited for anything else than a listing or the
+	// budget: what an older one shows may have moved since.
 	LooksFirst bool
 
 	// OrphanByDefault leaves the remote object in place on deletion when the spec does not set a
@@ -126,9 +127,13 @@ type Connection struct {
 	// the object is found with it, it opens another organisation: a kind that would otherwise rely
 	// on what the status says MUST look.
 	Moved bool
-	// Sent are the requests to create the remote object that may have been carried out although
-	// their answers were lost, the newest first.
+	// Sent are the requests to create the remote object, with this token, that may have been carried
+	// out although their answers were lost, the newest first.
 	Sent []Intent
+	// SentElsewhere are those that were sent with another access token. They prove nothing about what
+	// is found with this one, unless a kind can tell that it opens the organisation that they went to
+	// ([Observation.SameOrganisation]).
+	SentElsewhere []Intent
 	// Settling says that the newest of them may still be carried out: whatever is observed, nothing
 	// is created by this pass.
 	Settling bool
@@ -203,9 +208,9 @@ type Deleter interface {
 type Releaser interface {
 	Remote
 
-	// Release is called when the pass has ended and its status is written. pending says that a
-	// request to create the remote object may still be carried out.
-	Release(pending bool)
+	// Release is called when the pass has ended and its status is written. Until the given time a
+	// request to create the remote object may still be carried out; zero if there is none.
+	Release(until time.Time)
 }
 
 // Preparation is what has to be known before a POST, or why it cannot be sent.

@@ -22,6 +22,8 @@ type memory struct {
 type remembered struct {
 	uid       types.UID
 	firstSeen time.Time // by this process
+	lookSince time.Time // how old the listings may be that a POST rests on, for kinds that look first
+	paused    bool      // the last pass waited for something else than a listing
 	freshness freshness
 	written   expectation
 	pace      pace
@@ -56,7 +58,7 @@ func (m *memory) recall(resource types.NamespacedName, uid types.UID, now time.T
 	defer m.mu.Unlock()
 	known, ok := m.of[resource]
 	if !ok || known.uid != uid {
-		known = &remembered{uid: uid, firstSeen: now}
+		known = &remembered{uid: uid, firstSeen: now, lookSince: now}
 		m.of[resource] = known
 	}
 	return known

@@ -37,6 +37,8 @@ type Observation struct {
 	Name string
 	// Proof says, for Recovered, by what it was recognised.
 	Proof string
+	// Request is, for Recovered, the one that made it; nil if it must have been the newest.
+	Request *Intent
 	// Note is added to the event of an adoption; optional.
 	Note string
 	// Outdated says that Update has something to do.
@@ -47,6 +49,9 @@ type Observation struct {
 	// Settled says, for Absent, that there is no point in waiting for the effect of an earlier
 	// request: it has been found, or can never be seen.
 	Settled bool
+	// SameOrganisation says, for Absent, that the requests that were sent with another access token
+	// went to the organisation that this one opens, and were looked for.
+	SameOrganisation bool
 	// Outcome is what to tell the user if nothing more has to be done.
 	Outcome Outcome
 }

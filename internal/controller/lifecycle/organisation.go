@@ -28,7 +28,7 @@ func (p *pass[O]) organisationChanged(seen Observation) (Outcome, bool) {
 		return Outcome{}, false
 	case p.moved() && seen.ID != p.record.ID:
 		return p.otherOrganisation("the organisation that it opens does not have the %s %s", p.kind.Noun, p.record.ID), true
-	case seen.Relation == Absent && p.kind.NaturalKey == nil && len(p.sent()) > len(p.sentHere()):
+	case seen.Relation == Absent && p.kind.NaturalKey == nil && !seen.SameOrganisation && len(p.sentElsewhere()) > 0:
 		return p.otherOrganisation("what a request has made whose answer was lost may be in another organisation than it opens"), true
 	default:
 		return Outcome{}, false
@@ -38,9 +38,15 @@ func (p *pass[O]) organisationChanged(seen Observation) (Outcome, bool) {
 // sentHere are the requests that were sent with the token of this pass. Those of another one prove
 // nothing about what is found with this one.
 func (p *pass[O]) sentHere() []Intent {
-	return slices.DeleteFunc(slices.Clone(p.sent()), func(i Intent) bool {
-		return i.TokenHash != "" && i.TokenHash != p.token.Fingerprint()
-	})
+	return slices.DeleteFunc(slices.Clone(p.sent()), p.elsewhere)
+}
+
+func (p *pass[O]) sentElsewhere() []Intent {
+	return slices.DeleteFunc(slices.Clone(p.sent()), func(i Intent) bool { return !p.elsewhere(i) })
+}
+
+func (p *pass[O]) elsewhere(i Intent) bool {
+	return i.TokenHash != "" && i.TokenHash != p.token.Fingerprint()
 }
 
 func (p *pass[O]) otherOrganisation(format string, args ...any) Outcome {

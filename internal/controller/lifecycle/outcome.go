@@ -36,6 +36,8 @@ type Outcome struct {
 	RequeueAfter time.Duration
 	// Scheduled says that the request budget gave that time: the pace leaves it alone.
 	Scheduled bool
+	// Listed says that what the resource waits for comes with a listing, which wakes it.
+	Listed bool
 	// Backoff asks to look again soon, and ever less soon. No earlier wake bypasses it, unless
 	// somebody changes the resource.
 	Backoff bool
@@ -71,6 +73,12 @@ func (o Outcome) WithRequeueAfter(after time.Duration) Outcome {
 // WithBackoff returns the outcome with the next look soon, and ever less soon.
 func (o Outcome) WithBackoff() Outcome {
 	o.Backoff = true
+	return o
+}
+
+// WithListing returns the outcome of a resource that waits for what a listing will show.
+func (o Outcome) WithListing() Outcome {
+	o.Listed = true
 	return o
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -150,20 +151,28 @@ type Holder struct {
 	Created bool      // what it holds was created for it
 }
 
+// hold is a claim that is held.
+type hold struct {
+	Holder
+	until time.Time // zero if until it is given back
+}
+
 // Claims are what the resources of a kind hold in this process: remote objects, and whatever else
 // one of them works on while others must leave it alone. A claim is ahead of the cache, which shows
 // the record of it a moment later.
 type Claims struct {
+	clock clock.PassiveClock
+
 	mu      sync.Mutex
-	holders map[string]Holder
+	holders map[string]hold
 	of      map[types.UID]map[string]bool
 	waiting map[types.UID]map[types.NamespacedName]bool // who waits for the holder to let go
 	wake    func(types.NamespacedName)
 }
 
-func newClaims() *Claims {
+func newClaims(c clock.PassiveClock) *Claims {
 	return &Claims{
-		holders: map[string]Holder{}, of: map[types.UID]map[string]bool{},
+		clock: c, holders: map[string]hold{}, of: map[types.UID]map[string]bool{},
 		waiting: map[types.UID]map[types.NamespacedName]bool{}, wake: func(types.NamespacedName) {},
 	}
 }
@@ -173,16 +182,16 @@ func newClaims() *Claims {
 func (c *Claims) Take(claim string, by Holder, onRecord bool) (holder Holder, taken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	holder, held := c.holders[claim]
+	before, held := c.held(claim)
 	switch {
-	case held && holder.UID == by.UID:
-	case held && (!onRecord || !by.before(holder)):
-		return holder, true
+	case held && before.UID == by.UID:
+	case held && (!onRecord || !by.before(before)):
+		return before, true
 	case held:
-		delete(c.of[holder.UID], claim)
-		defer c.wake(holder.NamespacedName)
+		delete(c.of[before.UID], claim)
+		defer c.wake(before.NamespacedName)
 	}
-	c.holders[claim] = by
+	c.holders[claim] = hold{Holder: by}
 	if c.of[by.UID] == nil {
 		c.of[by.UID] = map[string]bool{}
 	}
@@ -201,8 +210,29 @@ func (h Holder) before(other Holder) bool {
 func (c *Claims) HolderOf(claim string) (Holder, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	holder, held := c.holders[claim]
-	return holder, held
+	return c.held(claim)
+}
+
+// held returns who holds the claim. The lock is held.
+func (c *Claims) held(claim string) (Holder, bool) {
+	has, held := c.holders[claim]
+	if held && !has.until.IsZero() && !c.clock.Now().Before(has.until) {
+		delete(c.holders, claim)
+		delete(c.of[has.UID], claim)
+		return Holder{}, false
+	}
+	return has.Holder, held
+}
+
+// KeepUntil has the resource hold the claim, if it does, for so long at most, whatever becomes of
+// it.
+func (c *Claims) KeepUntil(claim string, by types.UID, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if has, held := c.holders[claim]; held && has.UID == by {
+		has.until = until
+		c.holders[claim] = has
+	}
 }
 
 // Wait has the resource woken when the holder lets one of its claims go.

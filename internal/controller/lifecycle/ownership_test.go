@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
@@ -112,7 +113,7 @@ func TestClaims(t *testing.T) {
 		"who has nothing on record takes nothing from anyone": {{"a", two, true, true}, {"a", one, false, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			claims := newClaims()
+			claims := newClaims(clocktesting.NewFakePassiveClock(noon))
 			for i, s := range steps {
 				if s.claim == "" {
 					claims.ReleaseAll(s.by.UID)
@@ -141,7 +142,7 @@ func TestClaimsWake(t *testing.T) {
 		"an older one takes it":      {func(c *Claims) { c.Take("a", two, true) }, []string{"one"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			claims := newClaims()
+			claims := newClaims(clocktesting.NewFakePassiveClock(noon))
 			var woken []string
 			claims.wake = func(resource types.NamespacedName) { woken = append(woken, resource.Name) }
 			claims.Take("a", one, true)
@@ -151,5 +152,34 @@ func TestClaimsWake(t *testing.T) {
 				t.Errorf("woken are %v, want %v", woken, test.want)
 			}
 		})
+	}
+}
+
+// What may still be carried out keeps others away for as long as that, and not for longer, whatever
+// becomes of who sent it.
+func TestClaimsEnd(t *testing.T) {
+	one, two := Holder{UID: "one", Age: noon}, Holder{UID: "two", Age: noon}
+	clock := clocktesting.NewFakePassiveClock(noon)
+	claims := newClaims(clock)
+	claims.Take("device", one, false)
+	claims.KeepUntil("device", "two", noon) // who does not hold it keeps nothing
+	claims.KeepUntil("device", "one", noon.Add(time.Minute))
+	clock.SetTime(noon.Add(59 * time.Second))
+	if holder, taken := claims.Take("device", two, false); !taken || holder.UID != "one" {
+		t.Errorf("it is held by %q after 59 seconds", holder.UID)
+	}
+	clock.SetTime(noon.Add(time.Minute))
+	if _, held := claims.HolderOf("device"); held {
+		t.Error("it is held after a minute")
+	}
+	if holder, taken := claims.Take("device", two, false); taken {
+		t.Errorf("it is held by %q after a minute", holder.UID)
+	}
+	claims.KeepUntil("device", "two", noon)
+	if _, taken := claims.Take("device", two, false); taken {
+		t.Error("who held it cannot take it again")
+	}
+	if holder, _ := claims.HolderOf("device"); holder.UID != "two" {
+		t.Errorf("%q holds it, which was taken again", holder.UID)
 	}
 }

@@ -39,6 +39,9 @@ func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *
 		p.intent = r.memory.intentOf(obj.GetUID())
 		p.intentLost = p.intent != nil
 	}
+	if known.paused {
+		known.lookSince, known.paused = r.Clock.Now(), false
+	}
 	p.unanswered = mattering(unansweredOf(obj), r.Clock.Now())
 	if value := p.requested(); value != "" {
 		known.freshness.onRequest(value, r.Clock.Now())
@@ -59,32 +62,42 @@ func (p *pass[O]) connect(ctx context.Context) (Remote, error) {
 func (p *pass[O]) open(token connectclient.Secret) (Remote, error) {
 	p.token = token
 	api := p.API.ClientFor(token)
+	if p.obj.GetCommonStatus().AccessTokenHash == token.Fingerprint() {
+		api.Budget().Vouch()
+	}
 	if state := api.Budget().State(); state.Unauthorized && p.Clock.Now().Before(state.NextProbe) {
 		return nil, connectclient.ErrUnauthorized
 	}
 	p.remote = p.kind.Connect(p.obj, &Connection{
-		Waiter:    p.waiter(p.req),
-		Token:     token,
-		Client:    api,
-		NotBefore: p.notBefore(),
-		Requested: p.requested() != "",
-		Record:    p.record,
-		Moved:     p.moved(),
-		Sent:      p.sentHere(),
-		Settling:  p.unsettled(),
-		Owner:     p.owner,
-		Claims:    p.Claims,
-		Holder:    p.holder(),
-		Event:     p.recordEvent,
+		Waiter:        p.waiter(p.req),
+		Token:         token,
+		Client:        api,
+		NotBefore:     p.notBefore(),
+		Requested:     p.requested() != "",
+		Record:        p.record,
+		Moved:         p.moved(),
+		Sent:          p.sentHere(),
+		SentElsewhere: p.sentElsewhere(),
+		Settling:      p.unsettled(),
+		Owner:         p.owner,
+		Claims:        p.Claims,
+		Holder:        p.holder(),
+		Event:         p.recordEvent,
 	})
 	return p.remote, nil
 }
 
 // release gives back what the remote object holds.
 func (p *pass[O]) release() {
-	if releaser, ok := p.remote.(Releaser); ok {
-		releaser.Release(p.memory.intentOf(p.obj.GetUID()) != nil)
+	releaser, ok := p.remote.(Releaser)
+	if !ok {
+		return
 	}
+	until := time.Time{}
+	if intent := p.memory.intentOf(p.obj.GetUID()); intent != nil {
+		until = intent.At.Add(p.SettleTime)
+	}
+	releaser.Release(until)
 }
 
 // sent are the requests that may have been carried out although their answers were lost, the newest
@@ -96,17 +109,30 @@ func (p *pass[O]) sent() []Intent {
 	return slices.Insert(slices.Clone(p.unanswered), 0, *p.intent)
 }
 
+// longestDelay is how long the budget may keep a resource waiting until what was listed before does
+// not count any more. No window of the budget is longer.
+const longestDelay = time.Hour
+
 // notBefore is how fresh the listings must be that the pass goes by.
 func (p *pass[O]) notBefore() time.Time {
 	notBefore := p.known.freshness.notBefore
-	if p.kind.LooksFirst && p.record.ID == "" && p.known.firstSeen.After(notBefore) {
-		notBefore = p.known.firstSeen
+	if p.kind.LooksFirst && p.record.ID == "" {
+		notBefore = latest(notBefore, p.known.lookSince, p.Clock.Now().Add(-longestDelay))
 	}
-	if p.intent != nil && p.record.ID == "" && p.intent.At.After(notBefore) {
-		notBefore = p.intent.At
+	if p.intent != nil && p.record.ID == "" {
+		notBefore = latest(notBefore, p.intent.At)
+	}
+	// What a request has made that is not there when the time to settle is over will not come. What
+	// an earlier listing did not show may have come since.
+	for _, intent := range p.sent() {
+		if p.age(intent.At) >= p.SettleTime {
+			notBefore = latest(notBefore, p.begun(intent.At).Add(p.SettleTime))
+		}
 	}
 	return notBefore
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // holder is the resource as other resources see it.
 func (p *pass[O]) holder() Holder {

@@ -70,7 +70,9 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 	}
 	p := r.begin(req, obj, known)
 	defer p.release()
-	outcome, err := p.conclude(p.run(ctx))
+	outcome, err := p.run(ctx)
+	known.paused = pauses(outcome, err)
+	outcome, err = p.conclude(outcome, err)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -78,6 +80,15 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 		return reconcile.Result{}, err
 	}
 	return r.next(ctx, known, outcome), nil
+}
+
+// pauses tells whether a pass ended because of something else than a listing or the budget: when the
+// resource goes on, what was listed before may have moved.
+func pauses(outcome Outcome, err error) bool {
+	if err != nil {
+		return !errors.As(err, new(listingError)) && !errors.Is(err, connectclient.ErrThrottled) && !errors.Is(err, connectclient.ErrDeferred)
+	}
+	return !outcome.Listed && !outcome.Scheduled
 }
 
 // run is the story of a resource.

@@ -28,7 +28,9 @@ const (
 // Record is what a resource has noted of its remote object. status.id is authoritative: nobody but
 // the operator writes it. Where it is empty, because the resource is new or comes from a backup,
 // the annotations say what they can: an id whose origin names this very resource is restored, any
-// other was written to be imported.
+// other was written to be imported. They are also believed where they say that their object has
+// taken the place of the one in the status: they are written first, and the process died between
+// the two writes.
 type Record struct {
 	ID     string
 	Origin Origin
@@ -44,22 +46,31 @@ func (r Record) Own() bool { return r.Origin == Created || r.Origin == Adopted }
 func RecordOf(obj Object) Record { return recordOf(obj) }
 
 func recordOf(obj Object) Record {
-	if status := obj.GetCommonStatus(); status.ID != "" {
-		if status.Adopted {
-			return Record{ID: status.ID, Origin: Adopted}
-		}
+	status := obj.GetCommonStatus()
+	noted, replaced := annotatedRecord(obj)
+	switch {
+	case status.ID == "", noted.Own() && replaced == status.ID:
+		return noted
+	case status.Adopted:
+		return Record{ID: status.ID, Origin: Adopted}
+	default:
 		return Record{ID: status.ID, Origin: Created}
 	}
+}
+
+// annotatedRecord is what the annotations say, and the id of the object whose place theirs has
+// taken; empty if it has taken none.
+func annotatedRecord(obj Object) (noted Record, replaced string) {
 	id := obj.GetAnnotations()[v1alpha1.AnnotationID]
 	if id == "" {
-		return Record{}
+		return Record{}, ""
 	}
 	for _, origin := range []Origin{Created, Adopted} {
-		if obj.GetAnnotations()[v1alpha1.AnnotationOrigin] == originNote(obj, id, origin) {
-			return Record{ID: id, Origin: origin, Restored: true}
+		if replaced, ok := readOriginNote(obj, id, origin); ok {
+			return Record{ID: id, Origin: origin, Restored: true}, replaced
 		}
 	}
-	return Record{ID: id, Origin: Imported}
+	return Record{ID: id, Origin: Imported}, ""
 }
 
 // originNote is the value of the origin annotation. It names the object and the resource, so that
@@ -68,22 +79,28 @@ func originNote(obj Object, id string, origin Origin) string {
 	return fmt.Sprintf("%s %s for %s/%s", map[Origin]string{Created: "created", Adopted: "adopted"}[origin], id, obj.GetNamespace(), obj.GetName())
 }
 
+// insteadOf comes between an origin and the id of the object before.
+const insteadOf = " instead of "
+
+// readOriginNote tells whether the origin annotation says this, and the id of the object before.
+func readOriginNote(obj Object, id string, origin Origin) (replaced string, ok bool) {
+	note, replaced, _ := strings.Cut(obj.GetAnnotations()[v1alpha1.AnnotationOrigin], insteadOf)
+	return replaced, note == originNote(obj, id, origin)
+}
+
 // annotations are the copy of the record on the resource.
 func (p *pass[O]) annotations(id string, origin Origin) map[string]any {
-	return map[string]any{
-		v1alpha1.AnnotationID:     id,
-		v1alpha1.AnnotationOrigin: originNote(p.obj, id, origin),
+	note := originNote(p.obj, id, origin)
+	if before := p.obj.GetCommonStatus().ID; before != "" && before != id {
+		note += insteadOf + before
 	}
+	return map[string]any{v1alpha1.AnnotationID: id, v1alpha1.AnnotationOrigin: note}
 }
 
 // recorded tells whether the resource carries the finalizer and the copy of the record.
 func (p *pass[O]) recorded(id string, origin Origin) bool {
-	for name, value := range p.annotations(id, origin) {
-		if p.obj.GetAnnotations()[name] != value {
-			return false
-		}
-	}
-	return p.hasFinalizer()
+	_, noted := readOriginNote(p.obj, id, origin)
+	return noted && p.obj.GetAnnotations()[v1alpha1.AnnotationID] == id && p.hasFinalizer()
 }
 
 // restore puts back what somebody has taken off the resource: the finalizer, without which the

@@ -47,7 +47,7 @@ const errorBackoff = 5 * time.Second
 
 // newReconciler is the loop for one kind, before anything wakes it.
 func newReconciler[O Object](env Environment, kind Kind[O]) *Reconciler[O] {
-	return &Reconciler[O]{Environment: env, Claims: newClaims(), kind: kind, memory: newMemory()}
+	return &Reconciler[O]{Environment: env, Claims: newClaims(env.Clock), kind: kind, memory: newMemory()}
 }
 
 // SetupWithManager starts the loop for one kind: its resources, their Secrets and the organisation

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"testing"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+)
+
+// While what a lost request has made may still appear, any listing will do that is newer than the
+// request: what it shows is taken at once. That nothing will come any more is concluded from one only
+// that began when the time to settle was over.
+func TestListingsWhileARequestSettles(t *testing.T) {
+	const settle = time.Minute
+	sent := func(ago time.Duration) Intent { return Intent{At: noon.Add(-ago), UID: "mine"} }
+	for name, test := range map[string]struct {
+		intent     *Intent
+		unanswered []Intent
+		want       time.Time
+	}{
+		"nothing was sent":                {nil, nil, time.Time{}},
+		"a request is settling":           {new(sent(40 * time.Second)), nil, noon.Add(-40 * time.Second)},
+		"a request has just settled":      {new(sent(settle)), nil, noon},
+		"a request settled some time ago": {new(sent(2 * settle)), nil, noon.Add(-settle)},
+		"an earlier one has settled too":  {new(sent(40 * time.Second)), []Intent{sent(70 * time.Second)}, noon.Add(-10 * time.Second)},
+		"only an earlier one is open":     {nil, []Intent{sent(90 * time.Second)}, noon.Add(-30 * time.Second)},
+		// What another machine's clock has in the future was not before this process saw it.
+		"a request from the future": {new(sent(-time.Hour)), nil, noon.Add(time.Hour)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := passOver(settlingLoop(settle), newArtefact())
+			p.intent, p.unanswered = test.intent, test.unanswered
+			if got := p.notBefore(); !got.Equal(test.want) {
+				t.Errorf("listings count from %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// Where the API would make it twice, no request follows another before that has settled, also if that
+// was for an object that the resource did not need in the end.
+func TestNextRequestWaitsForTheOneBefore(t *testing.T) {
+	const settle = time.Minute
+	early, late := Intent{At: noon.Add(-30 * time.Second)}, Intent{At: noon.Add(-settle)}
+	for name, test := range map[string]struct {
+		intent     *Intent
+		unanswered []Intent
+		natural    bool
+		want       bool
+	}{
+		"nothing was sent":                     {nil, nil, false, false},
+		"it settles":                           {&early, nil, false, true},
+		"it has settled":                       {&late, nil, false, false},
+		"it settles, but another was recorded": {nil, []Intent{early, late}, false, true},
+		"the API refuses a double":             {&early, nil, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := settlingLoop(settle)
+			if test.natural {
+				r.kind.NaturalKey = func(*v1alpha1.Artefact) string { return "kiosk" }
+			}
+			p := passOver(r, newArtefact())
+			p.intent, p.unanswered = test.intent, test.unanswered
+			if _, settling := p.settling(AbsentObject()); settling != test.want || p.unsettled() != test.want {
+				t.Errorf("it waits: %t, want %t", settling, test.want)
+			}
+			if _, settling := p.settling(Observation{Relation: Absent, Settled: true}); settling {
+				t.Error("it waits for what has been found")
+			}
+		})
+	}
+}
+
+func settlingLoop(settle time.Duration) *Reconciler[*v1alpha1.Artefact] {
+	r := newLoop()
+	r.Clock, r.SettleTime = clocktesting.NewFakePassiveClock(noon), settle
+	return r
+}
