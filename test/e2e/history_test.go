@@ -90,6 +90,101 @@ var _ = Describe("A history of deployments", func() {
 		Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
 		Expect(run.Status.DeviceID).To(Equal(now.ID))
 		Expect(f.Org.Deployments(before.ID)).To(BeEmpty())
+
+		By("moving on while a Deployment waits for its Artefact")
+		waits := runs("lobby-next", "kiosk-next")
+		waits.Spec.Device.Name = "lobby"
+		Expect(f.Create(ctx, waits)).To(Succeed())
+		Eventually(f.ready(ctx, waits)).Should(HavePrefix("Unknown ArtefactNotReady"))
+		second := f.deployment("second") // has the devices listed once more
+		second.Spec.Device.Name, second.Spec.Force = "cellar", true
+		Expect(f.Create(ctx, second)).To(Succeed())
+		Eventually(f.ready(ctx, second)).Should(HavePrefix("Unknown Pending"))
+		f.Org.ChangeDevice(now.ID, func(d *connectsim.Device) { d.Name = "attic" })
+		f.Org.ChangeDevice(before.ID, func(d *connectsim.Device) { d.Name = "lobby" })
+		version(ctx, "kiosk-next")
+		Eventually(f.ready(ctx, waits)).Should(HavePrefix("Unknown Pending"))
+		Expect(waits.Status.DeviceID).To(Equal(before.ID))
+		Expect(f.Org.Deployments(now.ID)).To(HaveLen(2))
+	})
+
+	It("goes on after a request whose answer was lost", func(ctx context.Context) {
+		version(ctx, "v1")
+		version(ctx, "v2")
+		device := f.pi("pi5-001")
+		f.Sim.Inject(connectsim.Fault{Route: postDeployment, Times: 1, After: true, Drop: true})
+		for _, v := range []string{"v1", "v2"} {
+			run := runs("kiosk-"+v, v)
+			Expect(f.Create(ctx, run)).To(Succeed())
+			Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
+			Expect(run.Status.Adopted).To(BeFalse())
+		}
+		Expect(f.Org.Deployments(device.ID)).To(HaveLen(2))
+	})
+
+	It("finds what a lost request has made with another access token of the organisation", func(ctx context.Context) {
+		version(ctx, "kiosk")
+		device := f.pi("pi5-001")
+		lost := f.Sim.Inject(connectsim.Fault{Route: postDeployment, Times: 1, Late: time.Second, Drop: true})
+		run := f.deployment("pi5-001")
+		Expect(f.Create(ctx, run)).To(Succeed())
+		Eventually(lost.Hits).Should(Equal(1))
+		f.kill()
+		rotated := connectsim.NewSecret("rporg_")
+		f.Org.AddToken(rotated)
+		f.Sim.RevokeToken(f.Token)
+		f.putToken(ctx, rotated)
+		f.start(ctx)
+		Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
+		Expect(run.Status.Adopted).To(BeFalse())
+		Expect(f.Org.Deployments(device.ID)).To(HaveLen(1))
+		f.remove(ctx, run)
+		Expect(f.Org.Deployments(device.ID)).To(ConsistOf(HaveField("State", connectsim.Cancelled)))
+	})
+
+	It("does not report of another device after a restore", func(ctx context.Context) {
+		version(ctx, "kiosk")
+		f.pi("pi5-001")
+		f.pi("pi5-002")
+		run := f.deployment("pi5-001")
+		Expect(f.Create(ctx, run)).To(Succeed())
+		Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
+		id, annotations := run.Status.ID, run.Annotations
+		f.stop()
+		f.strip(ctx, run)
+		f.remove(ctx, run)
+		f.Org.MoveDeployment(id, connectsim.Succeeded, "")
+
+		By("restoring the manifest, which is for another device by now")
+		run = f.deployment("pi5-001")
+		run.Annotations, run.Spec.Device.Name = annotations, "pi5-002"
+		Expect(f.Create(ctx, run)).To(Succeed())
+		f.start(ctx)
+		Eventually(f.ready(ctx, run)).Should(And(HavePrefix("False Conflict"), ContainSubstring(id)))
+
+		By("restoring it as it was")
+		f.stop()
+		f.strip(ctx, run)
+		f.remove(ctx, run)
+		run = f.deployment("pi5-001")
+		run.Annotations = annotations
+		Expect(f.Create(ctx, run)).To(Succeed())
+		f.start(ctx)
+		Eventually(f.ready(ctx, run)).Should(HavePrefix("True Succeeded"))
+		Expect(run.Status.Adopted).To(BeFalse())
+		Expect(f.Sim.Count(postDeployment)).To(Equal(1))
+	})
+
+	It("is not let go while a device could still pick it up", func(ctx context.Context) {
+		version(ctx, "kiosk")
+		device := f.pi("pi5-001")
+		run := f.deployment("pi5-001")
+		Expect(f.Create(ctx, run)).To(Succeed())
+		Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
+		refused := f.Sim.Inject(connectsim.Fault{Route: cancelDeployment, Times: 2, Status: 422, Body: `{"message":"The organisation is locked"}`, RateHeaders: new(true)})
+		f.remove(ctx, run)
+		Expect(refused.Hits()).To(Equal(2))
+		Expect(f.Org.Deployments(device.ID)).To(ConsistOf(HaveField("State", connectsim.Cancelled)))
 	})
 
 	It("is not cut off by a deadline that was over before the resource existed", func(ctx context.Context) {
