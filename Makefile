@@ -75,10 +75,15 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 	$(GOLANGCI_LINT) run --fix
 
 .PHONY: test
-# The end-to-end stories run by themselves: their processes want the machine.
+# The end-to-end stories run by themselves, and so do the crashes: their processes want the machine.
 test: check-generated vet lint ## Run everything that must hold.
 	@$(ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
-	@$(ASSETS); go test -race -timeout 30m ./test/...
+	@$(ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v test/crash)
+	@$(ASSETS); go test -timeout 30m ./test/crash
+
+.PHONY: crash-matrix
+crash-matrix: ## Disturb every step of every kind, on both revisions, and print the steps.
+	@$(ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME.

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package crash disturbs the operator at every step at which state is at stake: each of its requests
+// to Connect, and each of its writes to the API server. It dies before or after that, its answer is
+// lost, the request is carried out much later, or the user does not wait. Whatever the step, the
+// operator, or its next process, has to bring the organisation to where it would have been.
+package crash
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/test/cluster"
+)
+
+// all is for the whole matrix, which takes four times as long.
+var all = flag.Bool("all", false, "run all scenarios, and on the older revision too")
+
+var (
+	control  *cluster.Cluster
+	operator *rest.Config
+)
+
+func TestCrashes(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "The operator is disturbed")
+}
+
+var _ = BeforeSuite(func(ctx context.Context) {
+	var err error
+	control, err = cluster.Start(ctx, cluster.Options{ControllerManager: cluster.HasControllerManager()})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { Expect(control.Stop()).To(Succeed()) })
+	operator, err = control.OperatorConfig(ctx)
+	Expect(err).NotTo(HaveOccurred())
+})
+
+var _ = Describe("A process that is disturbed", func() {
+	for _, revision := range []connectsim.Revision{connectsim.Current, connectsim.Older} {
+		for _, s := range scenarios {
+			if !*all && (s.further || revision == connectsim.Older) {
+				continue
+			}
+			It(fmt.Sprintf("leaves nothing lost or doubled on the %s revision, while %s", revision, s.name), func(ctx context.Context) {
+				matrix(ctx, s, revision)
+			})
+		}
+	}
+})
+
+// patience is how long an act may take to come true.
+const patience = 60 * time.Second
+
+// matrix runs the scenario once undisturbed, and then once for every step and disturbance.
+func matrix(ctx context.Context, s scenario, revision connectsim.Revision) {
+	GinkgoHelper()
+	undisturbed := newProcess(none, 0)
+	expected, err := run(ctx, s, revision, nil, undisturbed)
+	Expect(err).NotTo(HaveOccurred(), "undisturbed")
+
+	var mu sync.Mutex
+	var table, failures []string
+	group := errgroup.Group{}
+	group.SetLimit(16)
+	for _, d := range []disturbance{diesBefore, diesAfter, diesTooSoon, lost, tooLate, meanwhile} {
+		for step := 1; step <= undisturbed.steps; step++ {
+			group.Go(func() error {
+				p := newProcess(d, step)
+				_, err := run(ctx, s, revision, &expected, p)
+				mu.Lock()
+				defer mu.Unlock()
+				if p.what() == "" && err == nil {
+					return nil // it has no such step
+				}
+				row := fmt.Sprintf("%3d %s", step, p.what())
+				table = append(table, row)
+				if err != nil {
+					failures = append(failures, fmt.Sprintf("%s: %v", row, err))
+				}
+				return nil
+			})
+		}
+	}
+	_ = group.Wait()
+	slices.Sort(table)
+	AddReportEntry(fmt.Sprintf("%d runs", len(table)), strings.Join(table, "\n"), ReportEntryVisibilityFailureOrVerbose)
+	Expect(failures).To(BeEmpty(), strings.Join(failures, "\n\n"))
+}
+
+// run plays the scenario in a world of its own. The first process is disturbed, the next one is not. Without
+// pictures to compare with it returns those after each act.
+func run(ctx context.Context, s scenario, revision connectsim.Revision, undisturbed *outcome, first *process) (out outcome, err error) {
+	w, err := newWorld(ctx, revision)
+	if err != nil {
+		return out, err
+	}
+	defer w.Sim.Close()
+	s.prepare(w)
+	w.rememberTheirs()
+
+	var mu sync.Mutex
+	next, early := 0, false // the act that is to come; whether it was done before its time
+	first.act = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if next < len(s.acts) && s.acts[next].anytime {
+			early = s.acts[next].do(ctx, w) == nil
+		}
+	}
+	operating, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		err := w.operate(operating, operator, first)
+		if err == nil && operating.Err() == nil {
+			err = w.operate(operating, operator, newProcess(none, 0))
+		}
+		ended <- err
+	}()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-ended)
+		err = errors.Join(err, first.arrived(ctx))
+	}()
+
+	for i, a := range s.acts {
+		mu.Lock()
+		done := early
+		early, next = false, i+1
+		mu.Unlock()
+		if !done {
+			if a.others {
+				// What was removed and then comes late is nobody's any more.
+				err = first.arrived(ctx)
+			}
+			if err != nil {
+				return out, err
+			}
+			if err := a.do(ctx, w); err != nil {
+				return out, fmt.Errorf("%s: %w", a.name, err)
+			}
+		}
+		want := ""
+		if undisturbed != nil && a.fits == nil {
+			want = undisturbed.pictures[i]
+		}
+		picture, err := w.becomes(ctx, a, want, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return early
+		})
+		if err != nil {
+			return out, err
+		}
+		out.pictures = append(out.pictures, picture)
+	}
+	out.lost, err = w.lostKeys(ctx)
+	if err == nil && undisturbed != nil && out.lost > undisturbed.lost && strings.HasSuffix(first.what(), "POST /organisation/auth-keys") && first.disturbance != diesBefore {
+		err = w.lostKeysAreTold(ctx)
+	}
+	return out, err
+}
+
+// outcome is what came of a run.
+type outcome struct {
+	pictures []string // after each act
+	lost     int      // auth keys that are in no Secret
+}
+
+// becomes waits until the act has come true and everything is as it should be.
+func (w *world) becomes(ctx context.Context, a act, want string, overtaken func() bool) (picture string, err error) {
+	settled := 0 // for how many looks nothing has changed any more
+	failed := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		if overtaken() {
+			return true, nil
+		}
+		if !a.ready(ctx, w) {
+			return false, nil
+		}
+		last := picture
+		if picture, err = w.picture(ctx); err != nil {
+			return false, err
+		}
+		if settled++; picture != last {
+			settled = 0
+		}
+		return picture == want || (want == "" && settled >= 20 && (a.fits == nil || a.fits(picture))), nil
+	})
+	if failed != nil {
+		picture, _ = w.picture(ctx)
+		return picture, fmt.Errorf("the act %q: %w\nexpected:\n%s\nfound:\n%s", a.name, failed, want, picture)
+	}
+	return picture, nil
+}
+
+// lostKeysAreTold checks what is left where keys can be neither listed nor revoked: a key whose answer
+// was lost stays until it expires, and an event says so.
+func (w *world) lostKeysAreTold(ctx context.Context) error {
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		return w.told(ctx, v1alpha1.EventKeyLost), nil
+	})
+	if err != nil {
+		return fmt.Errorf("an auth key is in no Secret, and no event says so: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// disturbance is what happens at one of the requests of a process.
+type disturbance string
+
+const (
+	none        disturbance = ""
+	diesBefore  disturbance = "dies before"          // the request has not left
+	diesAfter   disturbance = "dies after"           // it has been carried out, and the answer was not seen
+	diesTooSoon disturbance = "dies long before"     // it is carried out when the next process is at work
+	lost        disturbance = "loses the answer of"  // the process lives on
+	tooLate     disturbance = "gives up before"      // the process lives on, and it is carried out later
+	meanwhile   disturbance = "sees the next act at" // the user does not wait
+)
+
+func (d disturbance) kills() bool { return d == diesBefore || d == diesAfter || d == diesTooSoon }
+
+// lateness is how long a late request is under way.
+const lateness = time.Second
+
+var errDead = errors.New("the process is dead")
+
+// process is the operator from its start to its death, as far as others can tell: by its requests.
+// It dies at one of its steps, which are the requests to Connect and the writes to the API server.
+type process struct {
+	disturbance disturbance
+	at          int    // the number of the step
+	act         func() // what the user does meanwhile
+
+	mu        sync.Mutex
+	steps     int
+	dead      bool
+	lastly    string        // the step that was disturbed
+	disturbed chan struct{} // closed then
+	underWay  atomic.Int64  // requests that are late
+}
+
+func newProcess(d disturbance, at int) *process {
+	return &process{disturbance: d, at: at, disturbed: make(chan struct{})}
+}
+
+// connect is the way to Connect, and kubernetes the one to the API server.
+func (p *process) connect(next http.RoundTripper) http.RoundTripper {
+	return &wire{p, next, func(req *http.Request) string { return "Connect: " + req.Method + " " + route(req) }}
+}
+
+func (p *process) kubernetes(next http.RoundTripper) http.RoundTripper {
+	return &wire{p, next, func(req *http.Request) string {
+		// Reading changes nothing; whether an event is told decides nothing.
+		if req.Method == http.MethodGet || strings.HasSuffix(req.URL.Path, "/events") || strings.Contains(req.URL.Path, "/events/") {
+			return ""
+		}
+		return "Kubernetes: " + req.Method + " " + route(req)
+	}}
+}
+
+var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}`)
+
+// route is a request's path, without what differs from run to run.
+func route(req *http.Request) string {
+	path := ids.ReplaceAllString(req.URL.Path, "{id}")
+	if _, rest, found := strings.Cut(path, "/namespaces/"); found {
+		_, path, _ = strings.Cut(rest, "/")
+	}
+	if req.URL.Query().Has("dryRun") {
+		path += " (dry run)"
+	}
+	return path
+}
+
+// wire is one of the two ways out of the process.
+type wire struct {
+	*process
+	next http.RoundTripper
+	name func(*http.Request) string // of the step that the request is; empty if it is none
+}
+
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	disturbed, dead := w.take(w.name(req))
+	if dead {
+		return nil, errDead
+	}
+	switch {
+	case !disturbed:
+	case w.disturbance == diesBefore:
+		return nil, errDead
+	case w.disturbance == diesAfter, w.disturbance == lost:
+		w.sendUnseen(req)
+		return nil, errDead
+	case w.disturbance == diesTooSoon, w.disturbance == tooLate:
+		return nil, w.sendLate(req)
+	case w.disturbance == meanwhile:
+		w.act()
+	}
+	res, err := w.next.RoundTrip(req)
+	if w.isDead() {
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		return nil, errDead
+	}
+	return res, err
+}
+
+// take counts a step, and tells whether it is the one that is disturbed.
+func (w *wire) take(step string) (disturbed, dead bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead || step == "" {
+		return false, w.dead
+	}
+	// Only what changes something matters when it comes late.
+	late := w.disturbance == diesTooSoon || w.disturbance == tooLate
+	if late && (!strings.HasPrefix(step, "Connect: ") || strings.HasPrefix(step, "Connect: GET")) {
+		return false, false
+	}
+	if w.steps++; w.steps != w.at {
+		return false, false
+	}
+	w.lastly, w.dead = step, w.disturbance.kills()
+	close(w.disturbed)
+	return true, false
+}
+
+func (w *wire) isDead() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dead
+}
+
+// sendUnseen has the request carried out, whatever becomes of who sent it.
+func (w *wire) sendUnseen(req *http.Request) {
+	res, err := w.next.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+	}
+}
+
+func (w *wire) sendLate(req *http.Request) error {
+	body := ""
+	if req.Body != nil {
+		read, err := io.ReadAll(req.Body)
+		if err != nil {
+			return err
+		}
+		body = string(read)
+	}
+	delayed := req.Clone(context.Background())
+	delayed.Body = io.NopCloser(strings.NewReader(body))
+	w.underWay.Add(1)
+	time.AfterFunc(lateness, func() {
+		defer w.underWay.Add(-1)
+		w.sendUnseen(delayed)
+	})
+	return errDead
+}
+
+// what names what has disturbed the process, and at which step; empty if nothing has.
+func (p *process) what() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lastly == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s %s", p.disturbance, p.lastly)
+}
+
+// arrived waits until what is late has been carried out.
+func (p *process) arrived(ctx context.Context) error {
+	return wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, patience, true, func(context.Context) (bool, error) {
+		return p.underWay.Load() == 0, nil
+	})
+}
+
+// end makes the process say nothing any more, if it has not died by itself.
+func (p *process) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+}
