@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -211,6 +212,12 @@ func allowUpdates(ctx context.Context, f *fleet) {
 	} {
 		Expect(client.IgnoreNotFound(f.Delete(ctx, obj))).To(Succeed())
 	}
+	// Its end takes a moment, too.
+	canary := &corev1.Secret{ObjectMeta: f.meta("canary")}
+	Eventually(func() error {
+		patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"a":"b"}}}`))
+		return errors.Join(f.Patch(ctx, canary, patch, client.DryRunAll), f.Delete(ctx, canary, client.DryRunAll))
+	}).Should(Succeed())
 }
 
 var _ = Describe("A Secret that cannot be written", func() {
