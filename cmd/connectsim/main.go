@@ -102,7 +102,7 @@ func (o *options) populate(server *connectsim.Server) ([]connectsim.VirtualPi, e
 		server.AddOrganisation(connectsim.NewSecret("rporg_"))
 	}
 	more, err := server.Seed(connectsim.Seed{Organisations: []connectsim.SeedOrganisation{{
-		Name: server.Tokens()[0].Organisation, Devices: someDevices(o.devices), Pis: somePis(o.pis),
+		Name: server.Tokens()[0].Organisation, Devices: someDevices(o.devices), Pis: o.pis.plugIn(),
 	}}})
 	if err != nil {
 		return nil, fmt.Errorf("--devices and --pis beside --seed: %w", err)
@@ -133,13 +133,21 @@ func someDevices(n int) []connectsim.SeedDevice {
 	return devices
 }
 
-// somePis take deployments.
-func somePis(n int) []connectsim.VirtualPi {
-	pis := make([]connectsim.VirtualPi, n)
+// plugIn describes Pis that take deployments, the sound ones first.
+func (f fleet) plugIn() []connectsim.VirtualPi {
+	pis := make([]connectsim.VirtualPi, f.n)
 	for i := range pis {
 		pis[i] = connectsim.VirtualPi{
 			Hostname: "pi-" + strconv.Itoa(i+1), SerialNumber: fmt.Sprintf("10000000%08x", i+1), Board: boards[0],
 			Steering: connectsim.Steering{WorkMilliseconds: new(2000)},
+		}
+		switch last := f.n - i; {
+		case last <= f.offline:
+			pis[i].Offline = new(true)
+		case last <= f.offline+f.failing:
+			pis[i].FailWith = new("Checksum mismatch")
+		case last <= f.offline+f.failing+f.slow:
+			pis[i].WorkMilliseconds = new(60_000)
 		}
 	}
 	return pis

@@ -10,9 +10,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -20,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -163,6 +166,29 @@ func TestItServesAnOrganisation(t *testing.T) {
 	}
 }
 
+// Of a fleet some are offline, some fail, and some are slow.
+func TestSomePisAreNotAsTheyShouldBe(t *testing.T) {
+	p := start(t, "--pis", "5", "--pis-offline", "1", "--pis-failing", "2", "--pis-slow", "1")
+	_, text := p.get("/_sim/pis", "")
+	var pis []struct {
+		Hostname string
+		Offline  bool
+		FailWith string `json:"fail_with"`
+		Work     int    `json:"work_milliseconds"`
+	}
+	if err := json.Unmarshal([]byte(text), &pis); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, pi := range pis {
+		got = append(got, fmt.Sprint(pi.Hostname, " ", pi.Offline, " ", pi.FailWith != "", " ", pi.Work))
+	}
+	want := []string{"pi-1 false false 2000", "pi-2 false false 60000", "pi-3 false true 2000", "pi-4 false true 2000", "pi-5 true false 2000"}
+	if !slices.Equal(got, want) {
+		t.Errorf("they are %q", got)
+	}
+}
+
 func TestItBeginsWithASeed(t *testing.T) {
 	seed := write(t, "seed.json", `{"organisations":[{"artefacts":[{"name":"kiosk"}],"pis":[{"hostname":"shop","identity":true}]},{"name":"shops","token":"rporg_shops"}]}`)
 	p := start(t, "--seed", seed, "--token", token, "--token", "rporg_more", "--devices", "1", "--organisations", "4")
@@ -282,6 +308,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 		{[]string{"--error-bodies", "xml"}, "--error-bodies"},
 		{[]string{"--past-the-end", "loop"}, "--past-the-end"},
 		{[]string{"--pis", "-1"}, "--pis"},
+		{[]string{"--pis", "2", "--pis-failing", "-1"}, "--pis-failing"},
+		{[]string{"--pis", "2", "--pis-offline", "1", "--pis-slow", "2"}, "more Pis together than there are"},
 		{[]string{"--devices", "-1"}, "--devices"},
 		{[]string{"--rate-limit", "0"}, "--rate-limit"},
 		{[]string{"--window", "0s"}, "--window"},

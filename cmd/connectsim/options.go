@@ -28,13 +28,18 @@ type options struct {
 	tokens        list
 	organisations int
 	seed          connectsim.Seed
-	devices, pis  int
+	devices       int
+	pis           fleet
 	faults        []connectsim.Fault
 	noBilling     bool
 	spent         int
 	begin         time.Time
 	revokeAfter   time.Duration
 }
+
+// fleet is how many virtual Pis there are, and how many of them are not as they
+// should be.
+type fleet struct{ n, offline, failing, slow int }
 
 // list is a flag that may repeat.
 type list []string
@@ -67,7 +72,10 @@ func parse(arguments []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.organisations, "organisations", 0, "how many organisations there are (default: as many as tokens, or those of the seed, or one)")
 	flags.StringVar(&seedFile, "seed", "", "JSON `file` with what there is to begin with")
 	flags.IntVar(&o.devices, "devices", 0, "devices of the first organisation, signed in and offline")
-	flags.IntVar(&o.pis, "pis", 0, "virtual Raspberry Pis of the first organisation, which take deployments")
+	flags.IntVar(&o.pis.n, "pis", 0, "virtual Raspberry Pis of the first organisation, which take deployments")
+	flags.IntVar(&o.pis.offline, "pis-offline", 0, "how many of the Pis are offline: the last ones")
+	flags.IntVar(&o.pis.failing, "pis-failing", 0, "how many of the Pis fail every deployment: those before them")
+	flags.IntVar(&o.pis.slow, "pis-slow", 0, "how many of the Pis take a minute for a deployment: those before them")
 
 	flags.StringVar((*string)(&o.Revision), "revision", string(connectsim.Current), "revision of the API: current or older")
 	flags.StringVar((*string)(&o.ErrorBodies), "error-bodies", string(connectsim.MessageBodies), "form of errors that nobody has published: message, error, empty, html or plain")
@@ -123,7 +131,9 @@ func (o *options) check() error {
 		{o.RateLimit < 1 || o.JournalSize < 1, "--rate-limit and --journal are at least 1"},
 		{o.Window < time.Second, "--window is at least 1s"},
 		{o.Latency < 0 || o.revokeAfter < 0, "--latency and --revoke-after are not negative"},
-		{o.organisations < 0 || o.devices < 0 || o.pis < 0 || o.spent < 0, "--organisations, --devices, --pis and --spent are not negative"},
+		{o.organisations < 0 || o.devices < 0 || o.spent < 0, "--organisations, --devices and --spent are not negative"},
+		{min(o.pis.n, o.pis.offline, o.pis.failing, o.pis.slow) < 0, "--pis, --pis-offline, --pis-failing and --pis-slow are not negative"},
+		{o.pis.offline+o.pis.failing+o.pis.slow > o.pis.n, "--pis-offline, --pis-failing and --pis-slow are more Pis together than there are (--pis)"},
 		{o.organisations > 0 && o.organisations < len(o.tokens), "--organisations is less than there are tokens"},
 		{o.PublicURL != "" && !publicly, "--public-url: give a base URL such as https://connect.example.com"},
 		{slices.ContainsFunc(o.tokens, func(t string) bool { return !strings.HasPrefix(t, "rporg_") }), "--token: the access token of an organisation begins with rporg_"},

@@ -65,7 +65,8 @@ func (a *Admin) endpoints() []endpoint {
 		{"DELETE /_sim/faults/{id}", "end one", a.endFault},
 		{"GET /_sim/pis", "the virtual Raspberry Pis", a.listPis},
 		{"POST /_sim/pis", `plug one in: {"hostname": "shop", "model": "5"}`, a.plugIn},
-		{"PUT /_sim/pis/{hostname}", `steer it: {"offline": true, "fail_with": "…", "work_milliseconds": 500}`, a.steer},
+		{"PUT /_sim/pis/{hostname}", `steer it: {"offline": true, "fail_with": "…", "fail_share": 0.2, "work_milliseconds": 500}`, a.steer},
+		{"POST /_sim/pis/{hostname}/replacement", "let it sign in as another device, of the same serial number", a.replace},
 		{"DELETE /_sim/pis/{hostname}", "unplug it; its device stays", a.unplug},
 		{"POST /_sim/organisations", `make another one: {"name": "shops", "token": "rporg_…"}`, a.addOrganisation},
 		{"POST /_sim/tokens", `let another token open an organisation: {"organisation": "shops", "token": "rporg_…"}`, a.addToken},
@@ -81,7 +82,7 @@ func (a *Admin) endpoints() []endpoint {
 func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	for _, e := range a.endpoints() {
-		_, _ = fmt.Fprintf(w, "%-28s %s\n", e.pattern, e.about)
+		_, _ = fmt.Fprintf(w, "%-39s %s\n", e.pattern, e.about)
 	}
 }
 

@@ -5,6 +5,7 @@ package connectsim_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -226,7 +227,7 @@ func TestAdminPisOfAllSorts(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.admin("GET", "/_sim/pis", "").is(200).text), &pis); err != nil {
 		t.Fatal(err)
 	}
-	s.samef(pis[1], `{"hostname":"b","serial_number":%q,"organisation":"organisation-1","device_id":%q,"offline":false,"fail_with":"","remote_update":true,"work_milliseconds":0,"poll_milliseconds":1}`,
+	s.samef(pis[1], `{"hostname":"b","serial_number":%q,"organisation":"organisation-1","device_id":%q,"offline":false,"fail_with":"","fail_share":0,"fail_uri":"","remote_update":true,"work_milliseconds":0,"poll_milliseconds":1}`,
 		serial, page.rows[1]["id"])
 	if pis[2]["offline"] != true || pis[2]["work_milliseconds"] != 1.0 || len(pis) != 3 {
 		t.Errorf("there are %v", pis)
@@ -274,6 +275,7 @@ func TestAdminPisOfAllSorts(t *testing.T) {
 		`{"hostname":"x","model":"5","old_client":true}`:               "old client",
 		`{"hostname":"x","work_milliseconds":-1}`:                      "not negative",
 		`{"hostname":"x","poll_milliseconds":0}`:                       "more than nothing",
+		`{"hostname":"x","fail_share":1.5}`:                            "between 0 and 1",
 		`{"hostname":"x","auth_key":"rpoak_111111111111111111111111"}`: "x cannot sign in",
 	} {
 		if a := s.admin("POST", "/_sim/pis", body).is(422); !strings.Contains(a.text, why) {
@@ -281,6 +283,32 @@ func TestAdminPisOfAllSorts(t *testing.T) {
 		}
 	}
 	s.admin("PUT", "/_sim/pis/b", `{"work_milliseconds":-1}`).is(422)
+}
+
+// A board that signs in as another device goes on as that one.
+func TestAdminReplacesADevice(t *testing.T) {
+	s := beginAdmin(t)
+	w := s.populate()
+	s.admin("POST", "/_sim/pis", `{"hostname":"shop","serial_number":"7","model":"5","tags":["lab"],"poll_milliseconds":1}`).is(201)
+	before := s.list(devices + "?query=shop").rows[0]
+	anew := s.admin("POST", "/_sim/pis/shop/replacement", "").is(201).object()
+	if anew["id"] == before["id"] {
+		t.Errorf("its id is still %s", anew["id"])
+	}
+	for _, field := range []string{"name", "serial_number", "tags", "filters"} {
+		if fmt.Sprint(anew[field]) != fmt.Sprint(before[field]) {
+			t.Errorf("its %s was %v and is %v", field, before[field], anew[field])
+		}
+	}
+	s.list(devices+"?query=shop").has("id", anew["id"].(string))
+	run := s.call("POST", devices+"/"+anew["id"].(string)+"/deployments", w.fill(`{"artefact_id":"{artefact}"}`)).id()
+	w.awaitState(run, "succeeded")
+
+	s.admin("POST", "/_sim/pis/nobody/replacement", "").is(404)
+	s.call("DELETE", devices+"/"+anew["id"].(string), nil).is(200)
+	if a := s.admin("POST", "/_sim/pis/shop/replacement", "").is(422); !strings.Contains(a.text, "signed in nowhere") {
+		t.Error(a.text)
+	}
 }
 
 // Behind another URL than its own, and with a certificate that nobody knows, Pis

@@ -183,6 +183,23 @@ func (o *Organisation) RestoreDevice(d Device) {
 	o.server.touch()
 }
 
+// ReplaceDevice lets the board of a device that was removed sign in once more: it
+// is another device now, with a new id and a new token, under the name, the tags
+// and the serial number that it had. The old device is gone, and its deployments
+// with it. It returns false if there is none.
+func (o *Organisation) ReplaceDevice(id string) (Device, bool) {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	old, found := o.devices.byID[id]
+	if !found {
+		return Device{}, false
+	}
+	o.removeDevice(old)
+	anew := *old
+	anew.token, anew.IdentityID = NewSecret("rpdev_"), ""
+	return *o.addDevice(anew), true
+}
+
 // RemoveDevice signs a device out, as another person would.
 func (o *Organisation) RemoveDevice(id string) {
 	o.server.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -47,8 +48,23 @@ type Behaviour struct {
 	Offline bool
 	// FailWith makes it fail with this reason.
 	FailWith string
+	// FailShare, between 0 and 1, is the share of the deployments that fail; 0
+	// stands for all of them. Which ones is decided by their ids.
+	FailShare float64
+	// FailURI is what the URI of an artefact has in it that fails, such as a bad
+	// version; empty for every artefact.
+	FailURI string
 	// RemoteUpdateOff: it is online, and takes no deployments.
 	RemoteUpdateOff bool
+}
+
+// fails tells whether a deployment of the artefact at the URI fails.
+func (b Behaviour) fails(deployment, uri string) bool {
+	if b.FailWith == "" || !strings.Contains(uri, b.FailURI) {
+		return false
+	}
+	sum := sha256.Sum256([]byte(deployment))
+	return b.FailShare <= 0 || float64(binary.BigEndian.Uint32(sum[:]))/(1<<32) < b.FailShare
 }
 
 // NewPi returns a Pi that talks to the server at the base URL.
@@ -143,14 +159,17 @@ func (p *Pi) takeNext(ctx context.Context, b Behaviour) {
 	if err != nil || status != http.StatusOK || len(pending.Deployments) == 0 {
 		return
 	}
-	path := "/deployments/" + pending.Deployments[0].ID
-	if status, err := p.call(ctx, http.MethodPost, path+"/start", nil, nil, nil); err != nil || status != http.StatusOK {
+	id := pending.Deployments[0].ID
+	var started struct {
+		Artefact struct{ URI string }
+	}
+	if status, err := p.call(ctx, http.MethodPost, "/deployments/"+id+"/start", nil, nil, &started); err != nil || status != http.StatusOK {
 		return
 	}
 	if !pause(ctx, b.WorkTime) {
 		return
 	}
-	for !p.report(ctx, path) {
+	for !p.report(ctx, id, started.Artefact.URI) {
 		b, _ := p.state()
 		if !pause(ctx, b.Every) {
 			return
@@ -160,16 +179,16 @@ func (p *Pi) takeNext(ctx context.Context, b Behaviour) {
 
 // report says how the deployment went. It returns false if that was not heard:
 // the Pi is offline, or Connect in trouble.
-func (p *Pi) report(ctx context.Context, path string) bool {
+func (p *Pi) report(ctx context.Context, deployment, uri string) bool {
 	b, _ := p.state()
 	if b.Offline {
 		return false
 	}
 	outcome, body := "/complete", any(nil)
-	if b.FailWith != "" {
+	if b.fails(deployment, uri) {
 		outcome, body = "/fail", map[string]string{"reason": b.FailWith}
 	}
-	status, err := p.call(ctx, http.MethodPost, path+outcome, body, nil, nil)
+	status, err := p.call(ctx, http.MethodPost, "/deployments/"+deployment+outcome, body, nil, nil)
 	return err == nil && status < http.StatusInternalServerError
 }
 

@@ -170,3 +170,36 @@ func TestAPiThatIsSignedOut(t *testing.T) {
 		return last.Route == "/deployments/pending" && last.Status == 401
 	})
 }
+
+// Of many deployments about the share fails that is meant to; of a bad version all
+// of them, and of no other.
+func TestAPiThatFailsNowAndThen(t *testing.T) {
+	s := begin(t, connectsim.Options{})
+	w := s.populate()
+	pi := connectsim.NewPi(w.url, "pi5-001", "1")
+	pi.SignedIn(w.org, w.device.ID)
+	w.run(pi)
+	outcomes := func(b connectsim.Behaviour, artefact string, n int) (failed int) {
+		pi.Behave(b)
+		for range n {
+			id := w.org.AddDeployment(w.device.ID, artefact).ID
+			w.await("its end", func() bool { return ended(w.state(id)) })
+			if strings.HasPrefix(w.state(id), connectsim.Failed) {
+				failed++
+			}
+		}
+		return failed
+	}
+	bad := w.org.AddArtefact("kiosk-v1.2", "https://example.com/kiosk-v1.2.tar.zst", checksum)
+	if n := outcomes(connectsim.Behaviour{Every: quick, FailWith: "flash", FailShare: 0.5}, w.artefact.ID, 60); n < 5 || n > 55 {
+		t.Errorf("%d of 60 failed", n)
+	}
+	onlyBad := connectsim.Behaviour{Every: quick, FailWith: "exit 1", FailURI: "kiosk-v1.2"}
+	if good, wrong := outcomes(onlyBad, w.artefact.ID, 2), outcomes(onlyBad, bad.ID, 2); good != 0 || wrong != 2 {
+		t.Errorf("%d of the good version failed, and %d of the bad one", good, wrong)
+	}
+}
+
+func ended(state string) bool {
+	return !strings.HasPrefix(state, connectsim.Pending) && !strings.HasPrefix(state, connectsim.InProgress)
+}

@@ -57,16 +57,21 @@ func (b Board) describe(d *Device) { d.Model, d.Memory, d.OS = b.Model, b.Memory
 
 // Steering is how a virtual Pi behaves. What is not given stays as it is.
 type Steering struct {
-	Offline          *bool   `json:"offline,omitempty"`
-	FailWith         *string `json:"fail_with,omitempty"`
-	RemoteUpdate     *bool   `json:"remote_update,omitempty"`
-	WorkMilliseconds *int    `json:"work_milliseconds,omitempty"`
-	PollMilliseconds *int    `json:"poll_milliseconds,omitempty"`
+	Offline          *bool    `json:"offline,omitempty"`
+	FailWith         *string  `json:"fail_with,omitempty"`
+	FailShare        *float64 `json:"fail_share,omitempty"`
+	FailURI          *string  `json:"fail_uri,omitempty"`
+	RemoteUpdate     *bool    `json:"remote_update,omitempty"`
+	WorkMilliseconds *int     `json:"work_milliseconds,omitempty"`
+	PollMilliseconds *int     `json:"poll_milliseconds,omitempty"`
 }
 
 func (s Steering) check() error {
 	if s.WorkMilliseconds != nil && *s.WorkMilliseconds < 0 || s.PollMilliseconds != nil && *s.PollMilliseconds <= 0 {
 		return mistake("work_milliseconds is not negative, and poll_milliseconds is more than nothing")
+	}
+	if s.FailShare != nil && (*s.FailShare < 0 || *s.FailShare > 1) {
+		return mistake("fail_share is between 0 and 1; 0 stands for every deployment")
 	}
 	return nil
 }
@@ -75,6 +80,8 @@ func (s Steering) check() error {
 func (s Steering) steer(b *Behaviour) {
 	set(&b.Offline, s.Offline)
 	set(&b.FailWith, s.FailWith)
+	set(&b.FailShare, s.FailShare)
+	set(&b.FailURI, s.FailURI)
 	if s.RemoteUpdate != nil {
 		b.RemoteUpdateOff = !*s.RemoteUpdate
 	}
@@ -229,7 +236,7 @@ func (a *Admin) listPis(w http.ResponseWriter, _ *http.Request) {
 		}
 		all = append(all, object{
 			"hostname": pi.Hostname, "serial_number": pi.SerialNumber, "organisation": pi.organisation.name, "device_id": orNull(id),
-			"offline": b.Offline, "fail_with": b.FailWith, "remote_update": !b.RemoteUpdateOff,
+			"offline": b.Offline, "fail_with": b.FailWith, "fail_share": b.FailShare, "fail_uri": b.FailURI, "remote_update": !b.RemoteUpdateOff,
 			"work_milliseconds": b.WorkTime.Milliseconds(), "poll_milliseconds": b.Every.Milliseconds(),
 		})
 	}
@@ -252,6 +259,38 @@ func (a *Admin) steer(w http.ResponseWriter, r *http.Request) {
 	s.steer(&b)
 	pi.Behave(b)
 	respond(w, 0, nil)
+}
+
+// Replace removes the device of a virtual Pi and lets its board sign in as another
+// one (see [Organisation.ReplaceDevice]).
+func (a *Admin) Replace(hostname string) (Device, error) {
+	a.mu.Lock()
+	pi, found := a.pis[hostname]
+	a.mu.Unlock()
+	if !found {
+		return Device{}, mistake("there is no Pi called %s", hostname)
+	}
+	old := pi.device(pi.organisation)
+	if old == nil {
+		return Device{}, mistake("%s is signed in nowhere: its device was removed", hostname)
+	}
+	anew, found := pi.organisation.ReplaceDevice(old.ID)
+	if !found {
+		return Device{}, mistake("%s has been removed just now", hostname)
+	}
+	pi.SignedIn(pi.organisation, anew.ID)
+	return anew, nil
+}
+
+func (a *Admin) replace(w http.ResponseWriter, r *http.Request) {
+	if !a.known(r.PathValue("hostname")) {
+		http.NotFound(w, r)
+		return
+	}
+	anew, err := a.Replace(r.PathValue("hostname"))
+	if !refuse(w, err) {
+		respond(w, http.StatusCreated, showDevice(&anew))
+	}
 }
 
 func (a *Admin) unplug(w http.ResponseWriter, r *http.Request) {
