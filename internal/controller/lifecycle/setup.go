@@ -149,7 +149,7 @@ func (r *Reconciler[O]) predicates() predicate.Predicate {
 		if !isObject || !isObjectToo {
 			return false
 		}
-		return subject(was) != subject(is) || imported(was) != imported(is) || stripped(was, is) || r.intentStripped(is)
+		return subject(was) != subject(is) || imported(was) != imported(is) || disowned(was, is) || stripped(was, is) || r.intentStripped(is)
 	}}
 }
 
@@ -168,6 +168,10 @@ func stripped(was, is Object) bool {
 func (r *Reconciler[O]) intentStripped(is Object) bool {
 	return r.memory.intentOf(is.GetUID()) != nil && is.GetAnnotations()[v1alpha1.AnnotationCreateIntent] == "" && recordOf(is).ID == ""
 }
+
+// disowned tells whether a user has taken the record off a resource that has it from a backup only:
+// what it says was told to be wrong, or gone.
+func disowned(was, is Object) bool { return recordOf(was).Restored && recordOf(is).ID == "" }
 
 // imported is the id that a user has written to a resource that has nothing on record.
 func imported(obj Object) string {

@@ -78,6 +78,7 @@ func TestPredicates(t *testing.T) {
 		"an id to import":                                {as, annotate(id, "a1"), true},
 		"an id that is corrected":                        {annotate(id, "a0"), annotate(id, "a1"), true},
 		"an id that is removed":                          {annotate(id, "a0"), annotate(id, ""), true},
+		"an id from a backup that is removed":            {annotate(id, "a0", origin, madeA0), annotate(id, ""), true},
 		"an id to import on a resource that has another": {annotate(id, "a0", origin, madeA0), annotate(id, "a1"), true},
 		"the spec, together with a write of ours": {intended, func(obj *v1alpha1.Artefact) {
 			annotate(id, "a1", origin, madeA1, intent, "")(obj)
