@@ -100,7 +100,9 @@ func TestASecondListingProvesAbsence(t *testing.T) {
 		},
 		"it is a part of the organisation": func(t *testing.T) (*organisation, *reflector.Store[thing]) {
 			o, _ := startCurrent(t, reflector.Collection[thing]{Get: single})
-			return o, o.reflector.Part(token, "tag:lab")
+			part := o.reflector.Part(token, "tag:lab")
+			part.AwaitKeys(reflector.Waiter{Subscriber: "Thing"}, "nothing") // it is listed for whoever waits
+			return o, part
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

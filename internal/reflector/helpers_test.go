@@ -227,6 +227,18 @@ func start(t *testing.T, collection reflector.Collection[thing]) (*organisation,
 	return startAt(t, api, collection)
 }
 
+// startOnDemand is start for somebody who only looks things up.
+func startOnDemand(t *testing.T) (*organisation, *reflector.Store[thing]) {
+	t.Helper()
+	api, err := connectclient.New(connectclient.Options{Transport: announcing{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOrganisation(api, reflector.Collection[thing]{})
+	o.subscribe("Thing", func(s *reflector.Subscription) { s.OnDemand = true })
+	return o, o.run(t)
+}
+
 // startCurrent is start where the API is known to be the current revision.
 func startCurrent(t *testing.T, collection reflector.Collection[thing]) (*organisation, *reflector.Store[thing]) {
 	t.Helper()
@@ -239,6 +251,12 @@ func startCurrent(t *testing.T, collection reflector.Collection[thing]) (*organi
 
 func startAt(t *testing.T, api *connectclient.API, collection reflector.Collection[thing]) (*organisation, *reflector.Store[thing]) {
 	t.Helper()
+	o := newOrganisation(api, collection)
+	o.subscribe("Thing")
+	return o, o.run(t)
+}
+
+func newOrganisation(api *connectclient.API, collection reflector.Collection[thing]) *organisation {
 	o := &organisation{wanted: true, client: api.ClientFor(token), trouble: map[int]error{}}
 	organisations.Store(o.client, o)
 	collection.Name = "things"
@@ -247,21 +265,34 @@ func startAt(t *testing.T, api *connectclient.API, collection reflector.Collecti
 	if collection.Keys == nil {
 		collection.Keys = func(one thing) []string { return []string{one.Name} }
 	}
-	r := reflector.New(reflector.Options{API: api, Interval: 10 * time.Minute}, collection)
-	o.reflector = r
-	r.Subscribe(reflector.Subscription{
-		Name:   "Thing",
+	o.reflector = reflector.New(reflector.Options{API: api, Interval: 10 * time.Minute}, collection)
+	return o
+}
+
+// subscribe has one more kind told.
+func (o *organisation) subscribe(name string, options ...func(*reflector.Subscription)) {
+	s := reflector.Subscription{
+		Name:   name,
 		Notify: func(n reflector.Notification) { o.does(func() { o.notified = append(o.notified, n) }) },
 		Wanted: func(context.Context, connectclient.Secret) (wanted bool) {
 			o.does(func() { wanted = o.wanted })
 			return wanted
 		},
-	})
+	}
+	for _, option := range options {
+		option(&s)
+	}
+	o.reflector.Subscribe(s)
+}
+
+// run starts the reflector until the test ends.
+func (o *organisation) run(t *testing.T) *reflector.Store[thing] {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = r.Start(ctx)
+		_ = o.reflector.Start(ctx)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -269,7 +300,7 @@ func startAt(t *testing.T, api *connectclient.API, collection reflector.Collecti
 		synctest.Wait()
 	})
 	synctest.Wait()
-	return o, r.Of(token)
+	return o.reflector.Of(token)
 }
 
 // pass lets simulated time pass, which takes none, and everybody do what is due

@@ -213,24 +213,28 @@ func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 func (s *Store[T]) tell(told outcome[T]) {
 	s.mu.Lock()
 	if !told.more {
-		s.latest = latest[T]{told: map[Waiter]struct{}{}}
+		s.latest = latest[T]{told: map[Waiter]uint64{}}
 	}
 	if !told.silent {
 		// From here on, who comes to wait is compared with it.
-		s.latest.changes = append(s.latest.changes, told.changes...)
+		at := s.nextTick()
+		for _, c := range told.changes {
+			c.at = at
+			s.latest.changes = append(s.latest.changes, c)
+		}
 	}
 	told.wake(s.late...)
 	s.late = nil
 	told.wake(s.waiters.impatient()...)
 	told.wake(s.waiters.keyed(told.changes)...)
-	matchers := s.waiters.matchers()
+	matchers, since := s.waiters.matchers(), s.nextTick()
 	s.mu.Unlock()
 
 	told.wake(matched(matchers, told.changes)...)
 
 	s.mu.Lock()
-	maps.Copy(s.latest.told, told.waiters)
 	for w := range told.waiters {
+		s.latest.told[w] = since
 		s.dropWaiter(w)
 	}
 	s.mu.Unlock()

@@ -74,6 +74,7 @@ type change[T any] struct {
 	before, after *T
 	id            string
 	keys          []string // of both
+	at            uint64   // when it was told, or written
 }
 
 // union is the keys of an object before and after a change.

@@ -76,9 +76,6 @@ type Collection[T any] struct {
 	// resource finds it before it knows the id, for example. Several objects may
 	// share one; an empty one is none. Optional.
 	Keys func(T) []string
-	// OnDemand lists only while somebody waits. For a collection that is
-	// looked things up in rather than kept equal to something.
-	OnDemand bool
 }
 
 // Waiter is a resource that waits.
@@ -116,6 +113,9 @@ type Subscription struct {
 	// store whose token nobody wants ends when it is due to be listed. Nil
 	// stands for always.
 	Wanted func(context.Context, connectclient.Secret) bool
+	// OnDemand is for kinds that look things up in a collection rather than keep
+	// it equal to something: for them it is listed only while somebody waits.
+	OnDemand bool
 }
 
 // Options are what the reflectors of all kinds have in common.
@@ -189,13 +189,16 @@ func (r *Reflector[T]) Part(token connectclient.Secret, scope string) *Store[T] 
 	return store
 }
 
-// Start lists until the context ends. It implements the manager's Runnable.
+// Start lists until the context ends. It implements the manager's Runnable. Of
+// those who share the reflector each may start it; the first does.
 func (r *Reflector[T]) Start(ctx context.Context) error {
 	r.mu.Lock()
-	r.ctx = ctx
-	for _, parts := range r.stores {
-		for _, store := range parts {
-			store.start(ctx)
+	if r.ctx == nil {
+		r.ctx = ctx
+		for _, parts := range r.stores {
+			for _, store := range parts {
+				store.start(ctx)
+			}
 		}
 	}
 	r.mu.Unlock()
@@ -278,12 +281,19 @@ func (r *Reflector[T]) drop(store *Store[T]) {
 	}
 }
 
-// wanted tells whether any subscriber still uses the token.
-func (r *Reflector[T]) wanted(ctx context.Context, token connectclient.Secret) bool {
+// wanted tells whether any subscriber still uses the token, and whether any that does
+// wants its organisation listed although nobody waits.
+func (r *Reflector[T]) wanted(ctx context.Context, token connectclient.Secret) (wanted, followed bool) {
 	for _, s := range r.subscriptions {
+		if followed || wanted && s.OnDemand {
+			continue // it would change nothing
+		}
 		if s.Wanted == nil || s.Wanted(ctx, token) {
-			return true
+			wanted, followed = true, !s.OnDemand
 		}
 	}
-	return len(r.subscriptions) == 0
+	if len(r.subscriptions) == 0 {
+		return true, true
+	}
+	return wanted, followed
 }

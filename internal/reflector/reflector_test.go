@@ -3,6 +3,7 @@
 package reflector_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -187,9 +188,50 @@ func TestOutageDoesNotChangeWhatIsKnown(t *testing.T) {
 
 func anything(thing) bool { return true }
 
+// A collection that one kind only looks things up in is listed all the time as soon as
+// another kind has to be kept equal to it, and by one reflector, whoever starts it.
+func TestOneFollowerIsEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api, err := connectclient.New(connectclient.Options{Transport: announcing{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := newOrganisation(api, reflector.Collection[thing]{})
+		followed := false
+		o.subscribe("Looker", func(s *reflector.Subscription) { s.OnDemand = true })
+		o.subscribe("Follower", func(s *reflector.Subscription) {
+			s.Wanted = func(context.Context, connectclient.Secret) bool { return followed }
+		})
+		store := o.run(t)
+		go func() { _ = o.reflector.Start(t.Context()) }()
+		listings := func(d time.Duration) int {
+			wantPending(t, store.Await(time.Now(), alice))
+			pass(time.Minute)
+			before := o.listed()
+			pass(d)
+			return o.listed() - before
+		}
+		if n := listings(time.Hour); n != 0 {
+			t.Errorf("%d listings while nobody waits", n)
+		}
+		followed = true
+		if n := listings(time.Hour); n < 5 || n > 7 {
+			t.Errorf("%d listings in an hour, want one every ten minutes", n)
+		}
+		if part := o.reflector.Part(token, "some"); part.Await(time.Time{}, bob) == nil {
+			t.Error("a part is known before it is listed")
+		}
+		pass(time.Minute)
+		before := o.listed()
+		if pass(time.Hour); o.listed()-before > 7 {
+			t.Errorf("%d listings, want none of a part that nobody waits for", o.listed()-before)
+		}
+	})
+}
+
 func TestOnDemandListsWhileSomebodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, store := start(t, reflector.Collection[thing]{OnDemand: true})
+		o, store := startOnDemand(t)
 		wantPending(t, store.Await(time.Time{}, alice))
 		o.woken()
 		store.AwaitMatch(alice, anything)

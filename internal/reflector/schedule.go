@@ -149,11 +149,12 @@ func (s *Store[T]) next() (due time.Time, work func(context.Context)) {
 // picture is fresh enough do not wait any more. The lock is held.
 func (s *Store[T]) demanded() bool { return len(s.waiters.fresh) > 0 || s.doubts.listing }
 
-// resync lists because it is time, unless nobody wants the store any more.
+// resync lists because it is time, unless nobody wants the store any more. A part of
+// an organisation is listed only while somebody waits.
 func (s *Store[T]) resync(ctx context.Context) {
-	wanted := s.reflector.wanted(ctx, s.token)
+	wanted, followed := s.reflector.wanted(ctx, s.token)
 	ended := s.end(func() bool {
-		unused := s.reflector.collection.OnDemand || s.listedFrom.IsZero() && s.failure == nil
+		unused := !followed || s.scope != "" || s.listedFrom.IsZero() && s.failure == nil
 		return !wanted || unused && s.idle()
 	})
 	if !ended {

@@ -53,7 +53,7 @@ type Store[T any] struct {
 // miss it.
 type latest[T any] struct {
 	changes []change[T]
-	told    map[Waiter]struct{} // who was woken since
+	told    map[Waiter]uint64 // who was woken since, and when
 }
 
 // skew is a time from elsewhere that had not come yet when it was first seen.
@@ -71,7 +71,7 @@ func newStore[T any](r *Reflector[T], token connectclient.Secret, scope string) 
 		doubts:    newDoubts(),
 		skewed:    map[Waiter]skew{},
 		schedule:  schedule{resync: time.Now().Add(r.options.Interval)},
-		latest:    latest[T]{told: map[Waiter]struct{}{}},
+		latest:    latest[T]{told: map[Waiter]uint64{}},
 	}
 }
 
@@ -135,10 +135,11 @@ func (s *Store[T]) AwaitMatch(w Waiter, match func(T) bool) {
 }
 
 // catchUp wakes a waiter at once that has looked at the picture before the latest
-// listing ended, and comes to wait only now. Whoever was woken by that listing has
-// looked at it since. The lock is held.
+// listing ended, or the operator wrote something, and comes to wait only now. Whoever
+// was woken after that has looked at it since. The lock is held.
 func (s *Store[T]) catchUp(w Waiter, concerned func(change[T]) bool) {
-	if _, knows := s.latest.told[w]; !knows && slices.ContainsFunc(s.latest.changes, concerned) {
+	knows := s.latest.told[w]
+	if slices.ContainsFunc(s.latest.changes, func(c change[T]) bool { return c.at > knows && concerned(c) }) {
 		s.wakeLate(w)
 	}
 }
@@ -186,8 +187,8 @@ func (s *Store[T]) All() iter.Seq[T] {
 	}
 }
 
-// Put records what the operator has just created or changed. It wakes nobody but
-// those who asked for just this object.
+// Put records what the operator has just created or changed. It wakes those who wait
+// for such an object, and nobody else.
 func (s *Store[T]) Put(object T) {
 	id, keys := s.reflector.collection.ID(object), s.reflector.keys(object)
 	s = s.successor()
@@ -195,17 +196,35 @@ func (s *Store[T]) Put(object T) {
 	now := s.nextTick()
 	s.doubts.gone.forget(id)
 	s.wakeLate(s.doubts.answered(id)...)
+	written := change[T]{after: &object, id: id, keys: keys}
+	if known, ok := s.picture.byID[id]; ok {
+		written.before, written.keys = known.object, union(keys, known.keys)
+	}
+	s.tellWritten(written)
 	s.picture.set(id, entry[T]{object: &object, keys: keys, written: now, seen: now})
 }
 
 // Remove records what the operator has just deleted. It needs no proof, and wakes
-// nobody but those who asked for just this object.
+// those who wait for such an object, and nobody else.
 func (s *Store[T]) Remove(id string) {
 	s = s.successor()
 	defer s.mu.Unlock()
 	s.doubts.gone.note(id, s.nextTick())
 	s.wakeLate(s.doubts.answered(id)...)
+	if known, ok := s.picture.byID[id]; ok {
+		s.tellWritten(change[T]{before: known.object, id: id, keys: known.keys})
+	}
 	s.picture.unset(id)
+}
+
+// tellWritten wakes those who wait for what the operator has written: no listing will
+// show it as a change. The lock is held.
+func (s *Store[T]) tellWritten(c change[T]) {
+	c.at = s.tick
+	one := []change[T]{c}
+	s.latest.changes = append(s.latest.changes, c)
+	s.wakeLate(s.waiters.keyed(one)...)
+	s.wakeLate(matched(s.waiters.matchers(), one)...)
 }
 
 // lock returns the store that lists now, locked: itself, or if it has ended the one

@@ -143,7 +143,7 @@ func TestWhoComesLateIsWoken(t *testing.T) {
 // woken, and who does not answer is forgotten.
 func TestWhoIsGoneIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, store := start(t, reflector.Collection[thing]{OnDemand: true})
+		o, store := startOnDemand(t)
 		listOnce(t, o, store)
 		store.AwaitKeys(alice, "thing 1")
 		pass(50 * time.Minute)
@@ -161,7 +161,7 @@ func TestWhoIsGoneIsForgotten(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		o, store := start(t, reflector.Collection[thing]{OnDemand: true})
+		o, store := startOnDemand(t)
 		listOnce(t, o, store)
 		store.AwaitKeys(alice, "thing 1")
 		store.AwaitMatch(alice, anything)
@@ -350,5 +350,41 @@ func TestAFailureConcernsWhoWaitsForAPicture(t *testing.T) {
 		if _, _, err := store.Lookup("other", bob); !errors.Is(err, connectclient.ErrUnavailable) {
 			t.Errorf("Lookup = %v", err)
 		}
+	})
+}
+
+// What the operator writes is in no listing as a change: whoever waits for such an
+// object is told at once, also who was about to wait.
+func TestWhatIsWrittenWakesWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, store := start(t, reflector.Collection[thing]{})
+		o.shows(thing{ID: "1", Name: "one"}, thing{ID: "2", Name: "two"})
+		listOnce(t, o, store)
+		woken := func(what string, want ...reflector.Waiter) {
+			t.Helper()
+			pass(time.Second)
+			told := o.woken()
+			for _, w := range []reflector.Waiter{alice, bob} {
+				if slices.ContainsFunc(told, func(n reflector.Notification) bool { return wakes(n, w) }) != slices.Contains(want, w) {
+					t.Errorf("%s: woken: %+v, want %v", what, told, want)
+				}
+			}
+		}
+		store.AwaitKeys(alice, "uno")
+		store.AwaitMatch(bob, func(one thing) bool { return one.Content == "new" })
+		store.Put(thing{ID: "2", Name: "two", Content: "other"})
+		woken("something else")
+		store.Put(thing{ID: "1", Name: "uno", Content: "old"})
+		woken("the name", alice)
+		store.Put(thing{ID: "1", Name: "uno", Content: "new"})
+		woken("the content", bob)
+		store.AwaitKeys(bob, "two")
+		pass(time.Second)
+		o.woken()
+		store.AwaitKeys(bob, "two")
+		store.Remove("2")
+		woken("the removal", bob)
+		store.AwaitKeys(alice, "two") // it has looked before the removal
+		woken("the removal, late", alice)
 	})
 }

@@ -91,9 +91,10 @@ func (c *controller) Start(ctx context.Context) error {
 	return c.devices.Start(ctx)
 }
 
-// Subscribe says whom to tell of devices and of deployments that are due.
+// Subscribe says whom to tell of devices and of deployments that are due. Devices are only looked up.
 func (c *controller) Subscribe(s reflector.Subscription) {
 	c.polls.notify = s.Notify
+	s.OnDemand = true
 	c.devices.Subscribe(s)
 }
 

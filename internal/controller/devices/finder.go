@@ -3,8 +3,8 @@
 // Package devices finds the devices that a resource means, for all kinds and with as
 // few requests as can be.
 //
-// The organisation's devices are listed only while somebody waits for one. A name or
-// a serial number is looked up in the listing of all devices, which everybody shares.
+// The organisation's devices are listed while somebody waits for one, and at the resync
+// interval for kinds that are kept equal to them. A name or a serial number is looked up in the listing of all devices, which everybody shares.
 // A query can be answered in two ways: by its own listing, which is short for a narrow
 // query, or, if it consists of qualifiers only, from the listing of all. Whichever
 // costs less is taken, see cost.go.
@@ -49,7 +49,6 @@ func New(options reflector.Options) *Finder {
 		Keys: func(d device) []string {
 			return []string{idKey(d.ID), nameKey(d.Name), serialKey(d.SerialNumber)}
 		},
-		OnDemand: true,
 	})
 	return f
 }
@@ -73,6 +72,21 @@ func (f *Finder) list(c *connectclient.Client, scope string) reflector.Pager[dev
 		Listing:   c.Devices.List(""),
 		firstOnly: scope == countScope,
 		total:     func(total int) { f.learn(c.Token(), total) },
+	}
+}
+
+// Key is what a device is waited for by that is known by its id, its name or its serial
+// number; empty for a query.
+func Key(ref v1alpha1.DeviceReference) string {
+	switch {
+	case ref.ID != "":
+		return idKey(ref.ID)
+	case ref.Name != "":
+		return nameKey(ref.Name)
+	case ref.SerialNumber != "":
+		return serialKey(ref.SerialNumber)
+	default:
+		return ""
 	}
 }
 
@@ -101,6 +115,37 @@ func (f *Finder) Retire(token connectclient.Secret) {
 // mostly. It proves nothing, and asks for nothing.
 func (f *Finder) Known(token connectclient.Secret, id string) (connectclient.Device, bool) {
 	return f.devices.Known(token, id)
+}
+
+// Lookup finds a device by its id for somebody who concludes something from its absence,
+// in a listing that began at notBefore or later, as [Finder.Find] does. Unlike that it
+// waits for a listing even if any will do: of many who ask, none costs a request of its
+// own.
+func (f *Finder) Lookup(token connectclient.Secret, id string, notBefore time.Time, w reflector.Waiter) (found connectclient.Device, there bool, err error) {
+	all := f.devices.Of(token)
+	if err := all.Await(notBefore, w); err != nil {
+		return device{}, false, err
+	}
+	return all.Lookup(id, w)
+}
+
+// Put records what the operator has changed.
+func (f *Finder) Put(token connectclient.Secret, changed connectclient.Device) {
+	f.devices.Of(token).Put(changed)
+}
+
+// Remove records that the operator has removed a device.
+func (f *Finder) Remove(token connectclient.Secret, id string) { f.devices.Of(token).Remove(id) }
+
+// AwaitName has the waiter woken when a device gets the name or gives it up.
+func (f *Finder) AwaitName(token connectclient.Secret, name string, w reflector.Waiter) {
+	f.devices.Of(token).AwaitKeys(w, nameKey(name))
+}
+
+// BySerialNumber returns the devices of a board as they were seen last. It proves
+// nothing, and asks for nothing.
+func (f *Finder) BySerialNumber(token connectclient.Secret, serial string) []connectclient.Device {
+	return f.devices.Of(token).Find(serialKey(serial))
 }
 
 // Find returns the devices that the reference means: by its id or its name to the

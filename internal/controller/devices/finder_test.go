@@ -58,7 +58,7 @@ func newStage(t *testing.T, options connectsim.Options) *stage {
 		finder: devices.New(reflector.Options{API: api, Interval: 10 * time.Minute}),
 		woken:  map[string]int{},
 	}
-	s.finder.Subscribe(reflector.Subscription{Name: "Deployment", Notify: func(n reflector.Notification) {
+	s.finder.Subscribe(reflector.Subscription{Name: "Deployment", OnDemand: true, Notify: func(n reflector.Notification) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, w := range n.Waiters {
