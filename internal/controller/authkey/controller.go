@@ -65,7 +65,7 @@ func Kind(options reflector.Options, c client.Client, live client.Reader, clk cl
 		New:        func() *v1alpha1.AuthKey { return &v1alpha1.AuthKey{} },
 		NewList:    func() client.ObjectList { return &v1alpha1.AuthKeyList{} },
 		Noun:       "auth key",
-		LooksFirst: true, // the keys that look alike are told apart by which of them was there before
+		LooksFirst: func(*v1alpha1.AuthKey) bool { return true }, // the keys that look alike are told apart by which of them was there before
 		Secrets: func(obj *v1alpha1.AuthKey) []string {
 			return slices.DeleteFunc([]string{secretName(obj), obj.Status.SecretName}, func(name string) bool { return name == "" })
 		},

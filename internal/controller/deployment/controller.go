@@ -68,7 +68,7 @@ func Kind(options Options) lifecycle.Kind[*v1alpha1.Deployment] {
 		New:        func() *v1alpha1.Deployment { return &v1alpha1.Deployment{} },
 		NewList:    func() client.ObjectList { return &v1alpha1.DeploymentList{} },
 		Noun:       "deployment",
-		LooksFirst: true, // names move from one device to another
+		LooksFirst: func(*v1alpha1.Deployment) bool { return true }, // names move from one device to another
 		Source:     c,
 		Done:       finished,
 		Reset:      reset,

@@ -57,10 +57,10 @@ type Kind[O Object] struct {
 	// cannot be told.
 	NaturalKey func(O) string
 
-	// LooksFirst wants the pass that creates something to rest on a listing that began after the
-	// resource was first seen, and after it last waited for anything else than a listing or the
-	// budget: what an older one shows may have moved since.
-	LooksFirst bool
+	// LooksFirst tells whether the pass that creates something, or takes it over, has to rest on a
+	// listing that began after the resource was first seen, and after it last waited for anything
+	// else than a listing or the budget: what an older one shows may have moved since. Optional.
+	LooksFirst func(O) bool
 
 	// OrphanByDefault leaves the remote object in place on deletion when the spec does not set a
 	// deletionPolicy, even if the operator made it.
@@ -161,8 +161,8 @@ type Owner struct {
 // comes next. An error is for what went wrong on the way; those of [connectclient], [reflector],
 // [accesstoken] and of the Kubernetes API are understood by the loop.
 //
-// What a kind cannot do it leaves out: one that never creates does not implement [Creator], and
-// observes Unknown instead of Absent.
+// What a kind cannot do it leaves out: one that never creates does not implement [Creator], and says
+// with [NotCreated] what it waits for where nothing is there.
 type Remote interface {
 	// Observe says what is there. It MUST NOT change anything remotely, because it also runs for
 	// resources that turn out to belong to another owner. It MUST answer Absent only when absence

@@ -116,7 +116,7 @@ const longestDelay = time.Hour
 // notBefore is how fresh the listings must be that the pass goes by.
 func (p *pass[O]) notBefore() time.Time {
 	notBefore := p.known.freshness.notBefore
-	if p.kind.LooksFirst && p.record.ID == "" {
+	if p.record.ID == "" && p.kind.LooksFirst != nil && p.kind.LooksFirst(p.obj) {
 		notBefore = latest(notBefore, p.known.lookSince, p.Clock.Now().Add(-longestDelay))
 	}
 	if p.intent != nil && p.record.ID == "" {

@@ -148,8 +148,9 @@ func (p *pass[O]) run(ctx context.Context) (Outcome, error) {
 // keep a resource waiting that the API itself keeps from being created twice.
 func (p *pass[O]) observe(ctx context.Context, remote Remote) (Observation, error) {
 	seen, err := remote.Observe(ctx)
+	_, creates := remote.(Creator)
 	refused := errors.As(err, new(listingError)) && errors.Is(err, connectclient.ErrThrottled)
-	if refused && p.naturalKey(p.obj) != "" && p.record.ID == "" && p.intent == nil {
+	if refused && creates && p.naturalKey(p.obj) != "" && p.record.ID == "" && p.intent == nil {
 		return AbsentObject(), nil
 	}
 	return seen, err
