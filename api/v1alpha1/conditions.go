@@ -83,8 +83,9 @@ const (
 	// ReasonSignatureInvalid: sign status.signingRequest.digest anew; the
 	// signature is stale or made with another key.
 	ReasonSignatureInvalid = "SignatureInvalid"
-	// ReasonIdentityExchanged: change the device itself; the identity has
-	// become a device, and Connect ignores deviceName and tags from then on.
+	// ReasonIdentityExchanged: manage the device's name and tags with a Device;
+	// the identity has become a device, and Connect ignores deviceName and tags
+	// from then on.
 	ReasonIdentityExchanged = "IdentityExchanged"
 )
 
@@ -105,15 +106,23 @@ const (
 	ReasonSecretConflict = "SecretConflict"
 )
 
+// Reasons of a Device, and of a Deployment that waits for one.
+const (
+	// ReasonDeviceNotFound: wait for the device to sign in, or correct
+	// spec.device, in a new resource where it cannot be changed.
+	ReasonDeviceNotFound = "DeviceNotFound"
+	// ReasonDeviceAmbiguous: make spec.device match one device only, by its
+	// serial number for example.
+	ReasonDeviceAmbiguous = "DeviceAmbiguous"
+	// ReasonNotSupported: change the device in Connect itself; the API's older
+	// revision cannot change devices.
+	ReasonNotSupported = "NotSupported"
+)
+
 // Reasons of a Deployment.
 const (
 	// ReasonArtefactNotReady: wait, or look at the Artefact.
 	ReasonArtefactNotReady = "ArtefactNotReady"
-	// ReasonDeviceNotFound: wait for the device to sign in, or correct
-	// spec.device.
-	ReasonDeviceNotFound = "DeviceNotFound"
-	// ReasonDeviceAmbiguous: make spec.device match one device only.
-	ReasonDeviceAmbiguous = "DeviceAmbiguous"
 	// ReasonPending: wait; the device has not picked the deployment up yet.
 	ReasonPending = "Pending"
 	// ReasonInProgress: wait; the device is installing.

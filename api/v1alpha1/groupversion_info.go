@@ -29,6 +29,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&Artefact{}, &ArtefactList{},
 		&AuthKey{}, &AuthKeyList{},
 		&Deployment{}, &DeploymentList{},
+		&Device{}, &DeviceList{},
 		&DeviceIdentity{}, &DeviceIdentityList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)

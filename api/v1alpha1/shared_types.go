@@ -114,8 +114,8 @@ type CommonSpec struct {
 	// is deleted: "Delete" deletes it (a key is revoked, a deployment that is
 	// still pending is cancelled), "Orphan" leaves it in the organisation and
 	// needs no access token. If it is not set, what the operator created is
-	// deleted and what it adopted is left, except that a DeviceIdentity is
-	// always left.
+	// deleted and what it adopted is left, except that a DeviceIdentity and a
+	// Device are always left.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 }

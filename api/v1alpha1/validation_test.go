@@ -55,6 +55,12 @@ func validDeployment() *v1alpha1.Deployment {
 	}}
 }
 
+func validDevice() *v1alpha1.Device {
+	return &v1alpha1.Device{ObjectMeta: named(), Spec: v1alpha1.DeviceSpec{
+		Device: v1alpha1.SingleDeviceReference{SerialNumber: "10000000c0ffee01"}, Name: "kiosk-lobby", Tags: []string{"kiosk"},
+	}}
+}
+
 // expect creates the resource, and expects it to be refused with the words given;
 // none stands for accepted.
 func expect(ctx context.Context, obj client.Object, words string) {
@@ -216,6 +222,49 @@ var _ = DescribeTable("A Deployment runs once, so it keeps", func(ctx context.Co
 	Entry("nor pendingDeadline", func(d *v1alpha1.Deployment) { d.Spec.PendingDeadline = duration("1h") }, ""),
 )
 
+var _ = DescribeTable("A Device", func(ctx context.Context, change func(*v1alpha1.DeviceSpec), words string) {
+	obj := validDevice()
+	change(&obj.Spec)
+	expect(ctx, obj, words)
+},
+	Entry("is valid", func(*v1alpha1.DeviceSpec) {}, ""),
+	Entry("may be named by its id", func(s *v1alpha1.DeviceSpec) { s.Device = v1alpha1.SingleDeviceReference{ID: "12345"} }, ""),
+	Entry("may be named by its name", func(s *v1alpha1.DeviceSpec) { s.Device = v1alpha1.SingleDeviceReference{Name: "raspberrypi"} }, ""),
+	Entry("is named", func(s *v1alpha1.DeviceSpec) { s.Device = v1alpha1.SingleDeviceReference{} }, "device"),
+	Entry("is named in one way", func(s *v1alpha1.DeviceSpec) { s.Device.Name = "raspberrypi" }, "set exactly one of id, name and serialNumber: the serial number is what survives a reflash"),
+	Entry("needs an id that is not blank", func(s *v1alpha1.DeviceSpec) { s.Device = v1alpha1.SingleDeviceReference{ID: " "} }, "device.id must not be blank"),
+	Entry("needs a name to be found by that is not blank", func(s *v1alpha1.DeviceSpec) { s.Device = v1alpha1.SingleDeviceReference{Name: " "} }, "device.name must not be blank"),
+	Entry("needs a serial number that is not blank", func(s *v1alpha1.DeviceSpec) { s.Device.SerialNumber = " " }, "device.serialNumber must not be blank"),
+	Entry("needs a name that is not blank", func(s *v1alpha1.DeviceSpec) { s.Name = " " }, "leave it out to leave the device's name alone"),
+	Entry("may have a long name", func(s *v1alpha1.DeviceSpec) { s.Name = strings.Repeat("kiosk ", 300) }, ""),
+	Entry("has at most ten tags", func(s *v1alpha1.DeviceSpec) { s.Tags = strings.Split("a b c d e f g h i j k", " ") }, "must have at most 10 items"),
+	Entry("has each tag once", func(s *v1alpha1.DeviceSpec) { s.Tags = []string{"a", "a"} }, "Duplicate value"),
+	Entry("has tags in lower case", func(s *v1alpha1.DeviceSpec) { s.Tags = []string{"Production"} }, "a tag must be of lower-case letters"),
+	Entry("knows two deletion policies", func(s *v1alpha1.DeviceSpec) { s.DeletionPolicy = "Keep" }, `supported values: "Delete", "Orphan"`),
+)
+
+var _ = DescribeTable("A Device keeps", func(ctx context.Context, change func(*v1alpha1.Device), words string) {
+	expectUpdate(ctx, validDevice(), change, words)
+},
+	Entry("its device", func(d *v1alpha1.Device) { d.Spec.Device.SerialNumber = "other" }, "create another Device for another one"),
+	Entry("how its device is named", func(d *v1alpha1.Device) { d.Spec.Device = v1alpha1.SingleDeviceReference{ID: "12345"} }, "create another Device for another one"),
+	Entry("not its name", func(d *v1alpha1.Device) { d.Spec.Name = "kiosk-cafe" }, ""),
+	Entry("nor its tags", func(d *v1alpha1.Device) { d.Spec.Tags = nil }, ""),
+)
+
+var _ = Describe("The tags of a Device", func() {
+	It("are none, or nobody's business", func(ctx context.Context) {
+		for _, tags := range [][]v1alpha1.Tag{nil, {}} {
+			obj := validDevice()
+			obj.Spec.Tags = tags
+			Expect(apiServer.Create(ctx, obj)).To(Succeed())
+			live := &v1alpha1.Device{}
+			Expect(apiServer.Get(ctx, client.ObjectKeyFromObject(obj), live)).To(Succeed())
+			Expect(live.Spec.Tags == nil).To(Equal(tags == nil))
+		}
+	})
+})
+
 var _ = Describe("Every kind", func() {
 	It("has its defaults", func(ctx context.Context) {
 		key := validAuthKey()
@@ -224,7 +273,7 @@ var _ = Describe("Every kind", func() {
 		Expect(key.Spec.TTLDays).To(BeEquivalentTo(1))
 		Expect(key.Spec.Secret.Key).To(Equal("auth.key"))
 		Expect(key.Spec.Renewal).To(Equal(v1alpha1.RenewalNever))
-		for _, obj := range []client.Object{validArtefact(), validIdentity(), validAuthKey(), validDeployment()} {
+		for _, obj := range []client.Object{validArtefact(), validIdentity(), validAuthKey(), validDeployment(), validDevice()} {
 			Expect(apiServer.Create(ctx, obj)).To(Succeed())
 			live := &unstructured.Unstructured{}
 			gvk, err := apiServer.GroupVersionKindFor(obj)
@@ -268,7 +317,7 @@ spec: {deviceName: pi5-001}
 	It("reads well in a table and in kubectl explain", func() {
 		files, err := filepath.Glob(filepath.Join(cluster.Root(), "config/crd/bases/*.yaml"))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(files).To(HaveLen(4))
+		Expect(files).To(HaveLen(5))
 		for _, file := range files {
 			text, err := os.ReadFile(file)
 			Expect(err).NotTo(HaveOccurred())

@@ -16,6 +16,7 @@ import (
 	"rpi-connect.dev/operator/internal/controller/artefact"
 	"rpi-connect.dev/operator/internal/controller/authkey"
 	"rpi-connect.dev/operator/internal/controller/deployment"
+	"rpi-connect.dev/operator/internal/controller/device"
 	"rpi-connect.dev/operator/internal/controller/deviceidentity"
 	"rpi-connect.dev/operator/internal/controller/devices"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
@@ -74,14 +75,16 @@ func SetupWithManager(mgr ctrl.Manager, options Options) error {
 		MaxConcurrentReconciles: options.MaxConcurrentReconciles,
 	}
 	shared := reflector.Options{API: options.API, Interval: options.ResyncInterval, Now: options.Clock.Now}
+	finder := devices.New(shared)
 
 	return errors.Join(
 		mgr.Add(tokens),
 		lifecycle.SetupWithManager(mgr, env, artefact.Kind(shared)),
 		lifecycle.SetupWithManager(mgr, env, authkey.Kind(shared, env.Client, env.Live, env.Clock)),
 		lifecycle.SetupWithManager(mgr, env, deviceidentity.Kind(shared, env.Live)),
+		lifecycle.SetupWithManager(mgr, env, device.Kind(finder)),
 		lifecycle.SetupWithManager(mgr, env, deployment.Kind(deployment.Options{
-			API: options.API, Client: env.Client, Clock: env.Clock, Devices: devices.New(shared),
+			API: options.API, Client: env.Client, Clock: env.Clock, Devices: finder,
 			PollMin: options.DeploymentPollMin, PollMax: options.DeploymentPollMax, SettleTime: env.SettleTime,
 		})),
 	)

@@ -55,5 +55,5 @@ func (c *Cluster) PutToken(ctx context.Context, namespace, token string) error {
 
 // Lists are empty lists of the operator's kinds.
 func Lists() []client.ObjectList {
-	return []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}}
+	return []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}, &v1alpha1.DeviceList{}}
 }

@@ -256,7 +256,7 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 	}
 	meta.SetStatusCondition(&e.obj.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonIdentityExchanged,
-		Message:            "The identity has become a device, so Connect ignores spec.deviceName and spec.tags: change the device itself.",
+		Message:            "The identity has become a device, so Connect ignores spec.deviceName and spec.tags: manage the name and the tags of the device with a Device.",
 		ObservedGeneration: e.obj.Generation,
 	})
 	return e.registered(lifecycle.Mine, *changed), nil
