@@ -148,6 +148,34 @@ var scenarios = []scenario{
 		acts:    []act{create(deployment, "Unknown Pending"), fitting(remove(deployment), "kiosk to pi5-001: pending")},
 	},
 	{
+		name:    "a Device is named and tagged, changed, removed",
+		prepare: board,
+		acts: []act{
+			create(managed, "True Available"),
+			change(managed, "True Available", func(obj lifecycle.Object) { obj.(*v1alpha1.Device).Spec.Tags = []v1alpha1.Tag{} }),
+			remove(managed),
+		},
+	},
+	{
+		name:    "a Device follows its board, and leaves it there",
+		further: true,
+		prepare: board,
+		acts: []act{
+			create(managed, "True Available"),
+			{name: "comes back as another device", do: func(_ context.Context, w *world) error {
+				w.Org.ReplaceDevice(boardOf(w).ID)
+				return nil
+			}, ready: func(ctx context.Context, w *world) bool {
+				obj := managed(w).(*v1alpha1.Device)
+				return w.ready(ctx, obj) == "True Available" && obj.Status.ID == boardOf(w).ID
+			}, others: true},
+			change(managed, "True Available", func(obj lifecycle.Object) {
+				obj.(*v1alpha1.Device).Spec.DeletionPolicy = v1alpha1.DeletionPolicyOrphan
+			}),
+			remove(managed),
+		},
+	},
+	{
 		name:    "an AuthKey is changed and changed back",
 		further: true,
 		prepare: others,
@@ -301,6 +329,31 @@ func device(w *world) {
 	others(w)
 	w.Org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "serial-pi5-001"})
 	w.Org.AddArtefact("kiosk", "https://updates.example.com/kiosk-v2.tar.zst", strings.Repeat("0b", 32))
+}
+
+// board is one that has signed in under the name that all of them have.
+func board(w *world) {
+	others(w)
+	w.Org.AddDevice(connectsim.Device{Name: "raspberrypi", SerialNumber: "serial-pi5-001", Tags: []string{"new"}})
+	w.Org.AddDevice(connectsim.Device{Name: "raspberrypi", SerialNumber: "serial-pi5-003", Tags: []string{"new"}})
+}
+
+// boardOf is the device that the board is.
+func boardOf(w *world) connectsim.Device {
+	for _, d := range w.Org.Devices() {
+		if d.SerialNumber == "serial-pi5-001" {
+			return d
+		}
+	}
+	return connectsim.Device{}
+}
+
+func managed(w *world) lifecycle.Object {
+	return &v1alpha1.Device{ObjectMeta: w.meta("pi5-001"), Spec: v1alpha1.DeviceSpec{
+		CommonSpec: v1alpha1.CommonSpec{DeletionPolicy: v1alpha1.DeletionPolicyDelete},
+		Device:     v1alpha1.SingleDeviceReference{SerialNumber: "serial-pi5-001"},
+		Name:       "pi5-001", Tags: []v1alpha1.Tag{"kiosk"},
+	}}
 }
 
 func artefactNamed(w *world, name string) connectsim.Artefact {

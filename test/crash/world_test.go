@@ -187,6 +187,7 @@ func (w *world) remote() []string {
 	devices := map[string]string{}
 	for _, d := range w.Org.Devices() {
 		devices[d.ID] = d.Name
+		lines = append(lines, fmt.Sprintf("device %s %v with the board %s", d.Name, d.Tags, d.SerialNumber))
 	}
 	for _, d := range w.Org.Deployments("") {
 		lines = append(lines, fmt.Sprintf("deployment of %s to %s: %s", names[d.ArtefactID], devices[d.DeviceID], d.State))
