@@ -35,7 +35,8 @@ func run() error {
 	sizes := flag.String("n", "300,1000,10000", "numbers of Artefacts, separated by commas")
 	keySize := flag.Int("keys", 1000, "number of device identities and of auth keys")
 	fleets := flag.String("deployments", "1000,10000", "numbers of Deployments, separated by commas")
-	only := flag.String("only", "", "run only this part: artefacts, keys, rollouts or offline")
+	devices := flag.String("devices", "1000", "numbers of Devices, separated by commas")
+	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts or offline")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -47,6 +48,7 @@ func run() error {
 	}{
 		{"artefacts", func() error { return withNumbers(ctx, *sizes, artefacts) }},
 		{"keys", func() error { return keys(ctx, *keySize) }},
+		{"devices", func() error { return withNumbers(ctx, *devices, managed) }},
 		{"rollouts", func() error { return withNumbers(ctx, *fleets, rollouts) }},
 		{"offline", func() error { return withNumbers(ctx, *fleets, offline) }},
 	}
