@@ -116,6 +116,20 @@ var _ = Describe("docs/provisioning.md", func() {
 	})
 })
 
+var _ = Describe("docs/devices.md", func() {
+	const file = "docs/devices.md"
+
+	It("names, looks at and removes a device as documented", func(ctx context.Context) {
+		f := newFleet(ctx, connectsim.Options{})
+		f.start(ctx)
+		f.Org.AddDevice(connectsim.Device{Name: "raspberrypi", SerialNumber: "10000000c0ffee02"})
+		f.shell(ctx, GinkgoT().TempDir(), blocks(file, "## Example")+blocks(file, "### Look now, wait, suspend"))
+		Expect(f.Org.Devices()).To(ConsistOf(And(HaveField("Name", "kiosk-lobby"), HaveField("Tags", ConsistOf("kiosk", "production")))))
+		f.shell(ctx, GinkgoT().TempDir(), blocks(file, "### Remove a device"))
+		Expect(f.Org.Devices()).To(BeEmpty())
+	})
+})
+
 var _ = Describe("docs/deployments.md", func() {
 	const file = "docs/deployments.md"
 
