@@ -137,3 +137,5 @@ type ArtefactList struct {
 
 	Items []Artefact `json:"items"`
 }
+
+func init() { register(&Artefact{}, &ArtefactList{}) }

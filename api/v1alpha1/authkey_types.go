@@ -201,3 +201,5 @@ type AuthKeyList struct {
 
 	Items []AuthKey `json:"items"`
 }
+
+func init() { register(&AuthKey{}, &AuthKeyList{}) }

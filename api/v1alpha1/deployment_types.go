@@ -237,3 +237,5 @@ type DeploymentList struct {
 
 	Items []Deployment `json:"items"`
 }
+
+func init() { register(&Deployment{}, &DeploymentList{}) }

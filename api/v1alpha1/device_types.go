@@ -185,3 +185,5 @@ type DeviceList struct {
 
 	Items []Device `json:"items"`
 }
+
+func init() { register(&Device{}, &DeviceList{}) }

@@ -160,3 +160,5 @@ type DeviceIdentityList struct {
 
 	Items []DeviceIdentity `json:"items"`
 }
+
+func init() { register(&DeviceIdentity{}, &DeviceIdentityList{}) }

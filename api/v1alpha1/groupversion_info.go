@@ -17,21 +17,19 @@ var (
 	// GroupVersion is the group and version of every kind in this package.
 	GroupVersion = schema.GroupVersion{Group: "rpi-connect.dev", Version: "v1alpha1"}
 
-	// SchemeBuilder collects the kinds of this package.
-	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
+	// SchemeBuilder collects the kinds of this package; each file of types
+	// registers its own.
+	SchemeBuilder runtime.SchemeBuilder
 
 	// AddToScheme makes the kinds known to a scheme.
 	AddToScheme = SchemeBuilder.AddToScheme
 )
 
-func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion,
-		&Artefact{}, &ArtefactList{},
-		&AuthKey{}, &AuthKeyList{},
-		&Deployment{}, &DeploymentList{},
-		&Device{}, &DeviceList{},
-		&DeviceIdentity{}, &DeviceIdentityList{},
-	)
-	metav1.AddToGroupVersion(scheme, GroupVersion)
-	return nil
+// register adds a kind and its list to the scheme.
+func register(kind, list runtime.Object) {
+	SchemeBuilder.Register(func(scheme *runtime.Scheme) error {
+		scheme.AddKnownTypes(GroupVersion, kind, list)
+		metav1.AddToGroupVersion(scheme, GroupVersion)
+		return nil
+	})
 }

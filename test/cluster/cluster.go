@@ -9,10 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +69,20 @@ func Scheme() *kruntime.Scheme {
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
 	return scheme
+}
+
+// Lists are empty lists of the operator's kinds, in the order of their names.
+func Lists() []client.ObjectList {
+	scheme := kruntime.NewScheme()
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	kinds := scheme.KnownTypes(v1alpha1.GroupVersion)
+	var lists []client.ObjectList
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		if list, ok := reflect.New(kinds[kind]).Interface().(client.ObjectList); ok {
+			lists = append(lists, list)
+		}
+	}
+	return lists
 }
 
 // Start starts a control plane and installs what the operator needs. Stop has to

@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
 )
 
@@ -51,9 +50,4 @@ func (c *Cluster) PutToken(ctx context.Context, namespace, token string) error {
 	}
 	secret.StringData = data
 	return c.Client.Update(ctx, secret)
-}
-
-// Lists are empty lists of the operator's kinds.
-func Lists() []client.ObjectList {
-	return []client.ObjectList{&v1alpha1.ArtefactList{}, &v1alpha1.AuthKeyList{}, &v1alpha1.DeviceIdentityList{}, &v1alpha1.DeploymentList{}, &v1alpha1.DeviceList{}}
 }
