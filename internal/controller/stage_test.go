@@ -29,7 +29,7 @@ import (
 	"rpi-connect.dev/operator/internal/controller"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/test/cluster"
-	"rpi-connect.dev/operator/test/laws"
+	"rpi-connect.dev/operator/test/invariants"
 )
 
 // update writes what is told into testdata instead of comparing it.
@@ -117,8 +117,8 @@ func (s *stage) ready(ctx context.Context, obj lifecycle.Object) func() string {
 		if err := s.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 			return err.Error()
 		}
-		Expect(laws.Check(obj)).To(Succeed())
-		return laws.Ready(obj)
+		Expect(invariants.Check(obj)).To(Succeed())
+		return invariants.Ready(obj)
 	}
 }
 

@@ -29,7 +29,7 @@ import (
 	"rpi-connect.dev/operator/internal/controller"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/test/cluster"
-	"rpi-connect.dev/operator/test/laws"
+	"rpi-connect.dev/operator/test/invariants"
 )
 
 // settleTime is longer than a late request takes.
@@ -118,10 +118,10 @@ func (w *world) ready(ctx context.Context, obj lifecycle.Object) string {
 	if err := w.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return err.Error()
 	}
-	if err := laws.Check(obj); err != nil {
+	if err := invariants.Check(obj); err != nil {
 		return err.Error()
 	}
-	ready, _, _ := strings.Cut(laws.Ready(obj), ":")
+	ready, _, _ := strings.Cut(invariants.Ready(obj), ":")
 	return ready
 }
 
@@ -162,7 +162,7 @@ func (w *world) picture(ctx context.Context) (string, error) {
 			if obj.GetCommonStatus().Adopted {
 				adopted = ", adopted"
 			}
-			ready, _, _ := strings.Cut(laws.Ready(obj), ":")
+			ready, _, _ := strings.Cut(invariants.Ready(obj), ":")
 			lines = append(lines, fmt.Sprintf("%T %s: %s%s", obj, obj.GetName(), ready, adopted))
 			return nil
 		}); err != nil {

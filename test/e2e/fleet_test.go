@@ -21,7 +21,7 @@ import (
 	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/test/cluster"
-	"rpi-connect.dev/operator/test/laws"
+	"rpi-connect.dev/operator/test/invariants"
 )
 
 // fleet is what every story has: a namespace with an access token, the
@@ -145,8 +145,8 @@ func (f *fleet) ready(ctx context.Context, obj lifecycle.Object) func() string {
 		if err := f.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 			return err.Error()
 		}
-		Expect(laws.Check(obj)).To(Succeed())
-		return laws.Ready(obj)
+		Expect(invariants.Check(obj)).To(Succeed())
+		return invariants.Ready(obj)
 	}
 }
 
@@ -180,7 +180,7 @@ func (f *fleet) readyCount(ctx context.Context, list client.ObjectList) func() i
 		n := 0
 		Expect(meta.EachListItem(list, func(item runtime.Object) error {
 			obj := item.(lifecycle.Object)
-			Expect(laws.Check(obj)).To(Succeed())
+			Expect(invariants.Check(obj)).To(Succeed())
 			if meta.IsStatusConditionTrue(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady) {
 				n++
 			}

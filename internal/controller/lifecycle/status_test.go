@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/test/invariants"
 )
 
 // newReconciler is a loop without a cluster.
@@ -51,35 +52,11 @@ func condition(obj *v1alpha1.Artefact, kind string) *metav1.Condition {
 	return meta.FindStatusCondition(obj.Status.Conditions, kind)
 }
 
-// checkKstatus checks what Argo CD, Flux and kubectl wait rely on.
-func checkKstatus(t *testing.T, obj *v1alpha1.Artefact) {
+// checkInvariants checks what Argo CD, Flux and kubectl wait rely on.
+func checkInvariants(t *testing.T, obj *v1alpha1.Artefact) {
 	t.Helper()
-	companions := map[string]bool{}
-	if ready := condition(obj, v1alpha1.ConditionReady); ready != nil {
-		companions[v1alpha1.ConditionReconciling] = ready.Status == metav1.ConditionUnknown
-		companions[v1alpha1.ConditionStalled] = ready.Status == metav1.ConditionFalse
-		if ready.Reason == "" {
-			t.Error("Ready has no reason")
-		}
-	}
-	for _, kind := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
-		got := condition(obj, kind)
-		switch {
-		case got == nil && companions[kind]:
-			t.Errorf("%s is missing", kind)
-		case got != nil && !companions[kind]:
-			t.Errorf("%s is there although Ready is %s", kind, condition(obj, v1alpha1.ConditionReady).Status)
-		case got != nil:
-			ready := condition(obj, v1alpha1.ConditionReady)
-			if got.Status != metav1.ConditionTrue || got.Reason != ready.Reason || got.Message != ready.Message || got.ObservedGeneration != ready.ObservedGeneration {
-				t.Errorf("%s does not say what Ready says: %+v", kind, got)
-			}
-		}
-	}
-	for _, c := range obj.Status.Conditions {
-		if c.ObservedGeneration > obj.Generation {
-			t.Errorf("%s is about a generation that is still to come", c.Type)
-		}
+	if err := invariants.Check(obj); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -117,7 +94,7 @@ func TestKstatus(t *testing.T) {
 
 			p := passOver(r, obj)
 			p.setConditions(outcome.Outcome)
-			checkKstatus(t, obj)
+			checkInvariants(t, obj)
 			if suspended := condition(obj, v1alpha1.ConditionSuspended) != nil; suspended != p.suspended() {
 				t.Errorf("Suspended is there: %t", suspended)
 			}
@@ -150,7 +127,7 @@ func TestSetConditions(t *testing.T) {
 			if ready.ObservedGeneration != 7 || obj.Status.ObservedGeneration != 7 {
 				t.Errorf("it is about generation %d of %d", ready.ObservedGeneration, obj.Status.ObservedGeneration)
 			}
-			checkKstatus(t, obj)
+			checkInvariants(t, obj)
 			if test.companion != "" && condition(obj, test.companion) == nil {
 				t.Errorf("%s is missing", test.companion)
 			}
@@ -198,7 +175,7 @@ func TestTransientTrouble(t *testing.T) {
 			if ready == nil || ready.Status != metav1.ConditionUnknown || ready.Reason != trouble.Reason || ready.ObservedGeneration != obj.Generation {
 				t.Errorf("Ready is %+v", ready)
 			}
-			checkKstatus(t, obj)
+			checkInvariants(t, obj)
 		})
 	}
 }
