@@ -7,6 +7,21 @@ import (
 	"strings"
 )
 
+var artefactRoutes = []route{
+	{"POST", "/organisation/artefacts", "", createArtefact},
+	{"GET", "/organisation/artefacts", "", listArtefacts},
+	{"GET", "/organisation/artefacts/{id}", Current, getArtefact},
+	{"DELETE", "/organisation/artefacts/{id}", "", deleteArtefact},
+}
+
+// artefactRows is what others can do to the listing.
+var artefactRows = &rows{
+	insert: func(o *Organisation, name string) {
+		o.addArtefact(name, "https://example.com/"+name+".tar.zst", strings.Repeat("0", 64))
+	},
+	remove: func(o *Organisation, name string) { each(o.artefacts, name, nameOf, o.removeArtefact) },
+}
+
 // Artefact is an update artefact.
 type Artefact struct {
 	ID, Name, URI, Checksum string

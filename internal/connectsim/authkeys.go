@@ -10,6 +10,20 @@ import (
 	"time"
 )
 
+var authKeyRoutes = []route{
+	{"POST", "/organisation/auth-keys", "", createAuthKey},
+	{"GET", "/organisation/auth-keys", Current, listAuthKeys},
+	{"GET", "/organisation/auth-keys/{id}", Current, getAuthKey},
+	{"PATCH", "/organisation/auth-keys/{id}", Current, updateAuthKey},
+	{"DELETE", "/organisation/auth-keys/{id}", Current, deleteAuthKey},
+}
+
+// authKeyRows is what others can do to the listing.
+var authKeyRows = &rows{
+	insert: func(o *Organisation, name string) { o.addAuthKey(AuthKey{Description: name}, 1) },
+	remove: func(o *Organisation, name string) { each(o.authKeys, name, describedAs, o.removeAuthKey) },
+}
+
 // AuthKey is a single-use key that signs a device in.
 type AuthKey struct {
 	ID, Description, DeviceName string

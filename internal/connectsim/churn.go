@@ -31,42 +31,6 @@ type rows struct {
 	rename func(o *Organisation, name, to string) // nil: there is no such thing
 }
 
-// listings are the listings of the Management API, by path. Deployments belong to
-// a device: only a Do can change them.
-var listings = map[string]*rows{
-	"/organisation/artefacts": {
-		insert: func(o *Organisation, name string) {
-			o.addArtefact(name, "https://example.com/"+name+".tar.zst", strings.Repeat("0", 64))
-		},
-		remove: func(o *Organisation, name string) { each(o.artefacts, name, nameOf, o.removeArtefact) },
-	},
-	"/organisation/auth-keys": {
-		insert: func(o *Organisation, name string) { o.addAuthKey(AuthKey{Description: name}, 1) },
-		remove: func(o *Organisation, name string) { each(o.authKeys, name, describedAs, o.removeAuthKey) },
-	},
-	"/organisation/device-identities": {
-		insert: func(o *Organisation, name string) {
-			o.addIdentity(Identity{Description: name, PublicKey: publicPEM(newKey())})
-		},
-		remove: func(o *Organisation, name string) { each(o.identities, name, descriptionOf, o.removeIdentity) },
-		rename: func(o *Organisation, name, to string) {
-			each(o.identities, name, descriptionOf, func(i *Identity) {
-				o.identities.change(i.ID, func(i *Identity) { i.Description = to })
-			})
-		},
-	},
-	"/organisation/devices": {
-		insert: func(o *Organisation, name string) { o.addDevice(Device{Name: name}) },
-		remove: func(o *Organisation, name string) { each(o.devices, name, deviceNameOf, o.removeDevice) },
-		rename: func(o *Organisation, name, to string) {
-			each(o.devices, name, deviceNameOf, func(d *Device) {
-				o.devices.change(d.ID, func(d *Device) { d.Name = to })
-			})
-		},
-	},
-	"/organisation/devices/{id}/deployments": nil,
-}
-
 func nameOf(a *Artefact) string        { return a.Name }
 func describedAs(k *AuthKey) string    { return k.Description }
 func descriptionOf(i *Identity) string { return i.Description }

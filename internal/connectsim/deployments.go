@@ -10,6 +10,13 @@ import (
 	"time"
 )
 
+var deploymentRoutes = []route{
+	{"POST", "/organisation/devices/{id}/deployments", "", createDeployment},
+	{"GET", "/organisation/devices/{id}/deployments", "", listDeployments},
+	{"GET", "/organisation/deployments/{id}", "", getDeployment},
+	{"PUT", "/organisation/deployments/{id}/cancel", "", cancelDeployment},
+}
+
 // The states of a deployment.
 const (
 	Pending    = "pending"

@@ -13,6 +13,27 @@ import (
 	"time"
 )
 
+var identityRoutes = []route{
+	{"POST", "/organisation/device-identities", "", createIdentity},
+	{"GET", "/organisation/device-identities", "", listIdentities},
+	{"GET", "/organisation/device-identities/{id}", "", getIdentity},
+	{"PATCH", "/organisation/device-identities/{id}", "", updateIdentity},
+	{"DELETE", "/organisation/device-identities/{id}", "", deleteIdentity},
+}
+
+// identityRows is what others can do to the listing.
+var identityRows = &rows{
+	insert: func(o *Organisation, name string) {
+		o.addIdentity(Identity{Description: name, PublicKey: publicPEM(newKey())})
+	},
+	remove: func(o *Organisation, name string) { each(o.identities, name, descriptionOf, o.removeIdentity) },
+	rename: func(o *Organisation, name, to string) {
+		each(o.identities, name, descriptionOf, func(i *Identity) {
+			o.identities.change(i.ID, func(i *Identity) { i.Description = to })
+		})
+	},
+}
+
 // Identity lets the device with a key sign in.
 type Identity struct {
 	ID, Description, DeviceName, PublicKey string

@@ -7,6 +7,24 @@ import (
 	"strings"
 )
 
+var deviceRoutes = []route{
+	{"GET", "/organisation/devices", "", listDevices},
+	{"GET", "/organisation/devices/{id}", Current, getDevice},
+	{"PATCH", "/organisation/devices/{id}", Current, updateDevice},
+	{"DELETE", "/organisation/devices/{id}", "", deleteDevice},
+}
+
+// deviceRows is what others can do to the listing.
+var deviceRows = &rows{
+	insert: func(o *Organisation, name string) { o.addDevice(Device{Name: name}) },
+	remove: func(o *Organisation, name string) { each(o.devices, name, deviceNameOf, o.removeDevice) },
+	rename: func(o *Organisation, name, to string) {
+		each(o.devices, name, deviceNameOf, func(d *Device) {
+			o.devices.change(d.ID, func(d *Device) { d.Name = to })
+		})
+	},
+}
+
 // Device is a Raspberry Pi that has signed in.
 type Device struct {
 	ID, Name, SerialNumber string

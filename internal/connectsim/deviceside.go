@@ -13,6 +13,19 @@ import (
 
 // This is the side of the API that devices talk to, as the vendor's clients do.
 
+// deviceSideRoutes is what devices ask, with their own tokens or none.
+var deviceSideRoutes = []route{
+	{"GET", "/up", "", up},
+	{"POST", "/client/auth-key-exchange", "", exchangeAuthKey},
+	{"POST", "/client/device-identity-exchange", "", exchangeIdentity},
+	{"POST", "/me", "", declare},
+	{"GET", "/events", "", events},
+	{"GET", "/deployments/pending", "", pendingDeployments},
+	{"POST", "/deployments/{id}/start", "", startDeployment},
+	{"POST", "/deployments/{id}/complete", "", completeDeployment},
+	{"POST", "/deployments/{id}/fail", "", failDeployment},
+}
+
 // timestampHeader dates a request, against replays.
 const timestampHeader = "X-Connect-Timestamp"
 

@@ -20,51 +20,21 @@ type route struct {
 	handle handler
 }
 
-// table is the Management API.
-var table = []route{
-	{"POST", "/organisation/artefacts", "", createArtefact},
-	{"GET", "/organisation/artefacts", "", listArtefacts},
-	{"GET", "/organisation/artefacts/{id}", Current, getArtefact},
-	{"DELETE", "/organisation/artefacts/{id}", "", deleteArtefact},
+// managementRoutes is the Management API: each resource has its routes in its file.
+var managementRoutes = slices.Concat(artefactRoutes, authKeyRoutes, identityRoutes, deviceRoutes, deploymentRoutes)
 
-	{"POST", "/organisation/auth-keys", "", createAuthKey},
-	{"GET", "/organisation/auth-keys", Current, listAuthKeys},
-	{"GET", "/organisation/auth-keys/{id}", Current, getAuthKey},
-	{"PATCH", "/organisation/auth-keys/{id}", Current, updateAuthKey},
-	{"DELETE", "/organisation/auth-keys/{id}", Current, deleteAuthKey},
-
-	{"POST", "/organisation/device-identities", "", createIdentity},
-	{"GET", "/organisation/device-identities", "", listIdentities},
-	{"GET", "/organisation/device-identities/{id}", "", getIdentity},
-	{"PATCH", "/organisation/device-identities/{id}", "", updateIdentity},
-	{"DELETE", "/organisation/device-identities/{id}", "", deleteIdentity},
-
-	{"GET", "/organisation/devices", "", listDevices},
-	{"GET", "/organisation/devices/{id}", Current, getDevice},
-	{"PATCH", "/organisation/devices/{id}", Current, updateDevice},
-	{"DELETE", "/organisation/devices/{id}", "", deleteDevice},
-
-	{"POST", "/organisation/devices/{id}/deployments", "", createDeployment},
-	{"GET", "/organisation/devices/{id}/deployments", "", listDeployments},
-	{"GET", "/organisation/deployments/{id}", "", getDeployment},
-	{"PUT", "/organisation/deployments/{id}/cancel", "", cancelDeployment},
+// listings are its listings, by path, and what others can do to them meanwhile.
+// Deployments belong to a device: only a Do can change them.
+var listings = map[string]*rows{
+	"/organisation/artefacts":                artefactRows,
+	"/organisation/auth-keys":                authKeyRows,
+	"/organisation/device-identities":        identityRows,
+	"/organisation/devices":                  deviceRows,
+	"/organisation/devices/{id}/deployments": nil,
 }
 
-// deviceTable is what devices ask, with their own tokens or none.
-var deviceTable = []route{
-	{"GET", "/up", "", up},
-	{"POST", "/client/auth-key-exchange", "", exchangeAuthKey},
-	{"POST", "/client/device-identity-exchange", "", exchangeIdentity},
-	{"POST", "/me", "", declare},
-	{"GET", "/events", "", events},
-	{"GET", "/deployments/pending", "", pendingDeployments},
-	{"POST", "/deployments/{id}/start", "", startDeployment},
-	{"POST", "/deployments/{id}/complete", "", completeDeployment},
-	{"POST", "/deployments/{id}/fail", "", failDeployment},
-}
-
-// routes are all of them.
-var routes = slices.Concat(table, deviceTable)
+// routes are all of them; the others are for devices.
+var routes = slices.Concat(managementRoutes, deviceSideRoutes)
 
 // managed tells whether a path belongs to the Management API.
 func managed(path string) bool {
