@@ -37,6 +37,9 @@ type ArtefactCreate struct {
 // ArtefactClient calls the API about artefacts.
 type ArtefactClient struct{ client *Client }
 
+// Artefacts has the calls about artefacts.
+func (c *Client) Artefacts() *ArtefactClient { return &ArtefactClient{c} }
+
 // List opens a listing of the organisation's artefacts, sorted by name.
 func (a *ArtefactClient) List() *Listing[Artefact] { return a.list(nil) }
 

@@ -57,6 +57,9 @@ type AuthKeyUpdate struct {
 // them; everything else is [ErrUnsupported] there.
 type AuthKeyClient struct{ client *Client }
 
+// AuthKeys has the calls about auth keys.
+func (c *Client) AuthKeys() *AuthKeyClient { return &AuthKeyClient{c} }
+
 // List opens a listing of the organisation's auth keys: usable ones, then expired,
 // then exchanged, the newest of each first, and none with its secret.
 //

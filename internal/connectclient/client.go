@@ -170,15 +170,9 @@ func (a *API) Retire(token Secret) {
 	}
 }
 
-// Client calls the API for one organisation, grouped by resource. It is safe for
-// concurrent use.
+// Client calls the API for one organisation, grouped by resource: each has its
+// methods in a file of its own. It is safe for concurrent use.
 type Client struct {
-	Artefacts        *ArtefactClient
-	DeviceIdentities *DeviceIdentityClient
-	AuthKeys         *AuthKeyClient
-	Devices          *DeviceClient
-	Deployments      *DeploymentClient
-
 	options  Options
 	token    Secret
 	breaker  *budget.Breaker
@@ -202,11 +196,6 @@ func newClient(options Options, breaker *budget.Breaker, profile *profile, token
 		}),
 	}
 	c.send = c.chain()
-	c.Artefacts = &ArtefactClient{c}
-	c.DeviceIdentities = &DeviceIdentityClient{c}
-	c.AuthKeys = &AuthKeyClient{c}
-	c.Devices = &DeviceClient{c}
-	c.Deployments = &DeploymentClient{c}
 	return c
 }
 

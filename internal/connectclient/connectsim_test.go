@@ -109,7 +109,7 @@ func (s stage) learn() {
 	if s.older {
 		want = connectclient.RevisionOlder
 	}
-	for _, err := range s.client.AuthKeys.List().All(s.Context()) {
+	for _, err := range s.client.AuthKeys().List().All(s.Context()) {
 		s.mustSupport(err)
 	}
 	if got := s.client.Revision(); got != want {
@@ -120,7 +120,7 @@ func (s stage) learn() {
 func TestArtefactsOfTheSimulator(t *testing.T) {
 	onEveryStage(t, func(s stage) {
 		s.learn()
-		ctx, artefacts := s.Context(), s.client.Artefacts
+		ctx, artefacts := s.Context(), s.client.Artefacts()
 		made, err := artefacts.Create(ctx, connectclient.ArtefactCreate{Name: "kiosk", URI: "https://example.com/a?b=c&d", Checksum: checksum})
 		s.must(err)
 		for i := range 250 {
@@ -153,7 +153,7 @@ func TestArtefactsOfTheSimulator(t *testing.T) {
 func TestAuthKeysOfTheSimulator(t *testing.T) {
 	onEveryStage(t, func(s stage) {
 		s.learn()
-		ctx, keys := s.Context(), s.client.AuthKeys
+		ctx, keys := s.Context(), s.client.AuthKeys()
 		made, err := keys.Create(ctx, connectclient.AuthKeyCreate{Description: "lab", DeviceName: "pi5", Tags: []string{"lab"}, TTLDays: 3})
 		s.must(err)
 		if there := s.org.AuthKeys()[0]; made.Secret.Reveal() != there.Secret || !made.ExpiresAt.Equal(there.ExpiresAt) || made.CreatedAt.IsZero() != s.older {
@@ -192,7 +192,7 @@ func TestDeviceIdentitiesOfTheSimulator(t *testing.T) {
 	public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 
 	onEveryStage(t, func(s stage) {
-		ctx, identities := s.Context(), s.client.DeviceIdentities
+		ctx, identities := s.Context(), s.client.DeviceIdentities()
 		request := connectclient.NewIdentityRequest(s.client.BaseURL(), s.client.Token(), connectclient.DeviceIdentityCreate{
 			PublicKeyPEM: public, Description: "pi5 <lab> & co", DeviceName: "pi5", Tags: []string{"lab"},
 		})
@@ -231,7 +231,7 @@ func TestDeviceIdentitiesOfTheSimulator(t *testing.T) {
 func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
 	onEveryStage(t, func(s stage) {
 		s.learn()
-		ctx, devices, deployments := s.Context(), s.client.Devices, s.client.Deployments
+		ctx, devices, deployments := s.Context(), s.client.Devices(), s.client.Deployments()
 		there := s.org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "10000000abcdef01"})
 		s.org.AddDevice(connectsim.Device{Name: "lamp", SerialNumber: "2"})
 		artefact := s.org.AddArtefact("kiosk", "https://example.com", checksum)
@@ -300,19 +300,19 @@ func TestFaultsOfTheSimulator(t *testing.T) {
 			s.sim.Inject(fault)
 			s.sim.ResetJournal()
 			create.Name = name
-			_, err := s.client.Artefacts.Create(ctx, create)
+			_, err := s.client.Artefacts().Create(ctx, create)
 			s.mustBe(err, connectclient.ErrOutcomeUnknown)
 			if n := s.sim.Count("POST /organisation/artefacts"); n != 1 {
 				s.Errorf("%s: the POST was sent %d times", name, n)
 			}
-			found := all(s, s.client.Artefacts.Find(ctx, name))
+			found := all(s, s.client.Artefacts().Find(ctx, name))
 			if len(found) != 1 {
 				s.Fatalf("%s: made %d times", name, len(found))
 			}
 			// A deletion whose answer is lost is repeated, and finds its
 			// work done.
 			s.sim.Inject(connectsim.Fault{Route: "DELETE", Times: 1, After: true, Drop: true})
-			s.mustBe(s.client.Artefacts.Delete(ctx, found[0].ID), connectclient.ErrNotFound)
+			s.mustBe(s.client.Artefacts().Delete(ctx, found[0].ID), connectclient.ErrNotFound)
 		}
 	})
 }
@@ -331,19 +331,19 @@ func TestPagesOfTheOlderRevision(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := api.ClientFor(connectclient.NewSecret(token))
-	for _, err := range client.Artefacts.List().All(t.Context()) {
+	for _, err := range client.Artefacts().List().All(t.Context()) {
 		t.Fatal(err)
 	}
 	for name, call := range map[string]func() error{
-		"an artefact that is not there":  func() error { return client.Artefacts.Delete(t.Context(), "gone") },
-		"a deployment that is not there": func() error { _, err := client.Deployments.Get(t.Context(), "gone"); return err },
+		"an artefact that is not there":  func() error { return client.Artefacts().Delete(t.Context(), "gone") },
+		"a deployment that is not there": func() error { _, err := client.Deployments().Get(t.Context(), "gone"); return err },
 	} {
 		if err := call(); !errors.Is(err, connectclient.ErrUnavailable) || errors.Is(err, connectclient.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for range 2 {
-		for _, err := range client.AuthKeys.List().All(t.Context()) {
+		for _, err := range client.AuthKeys().List().All(t.Context()) {
 			if !errors.Is(err, connectclient.ErrUnsupported) || errors.Is(err, connectclient.ErrUnavailable) {
 				t.Errorf("auth keys: %v", err)
 			}
@@ -359,7 +359,7 @@ func TestTokensOfTheSimulator(t *testing.T) {
 		s.sim.RevokeToken(s.client.Token().Reveal())
 		s.sim.ResetJournal()
 		for range 3 {
-			for _, err := range s.client.Artefacts.List().All(s.Context()) {
+			for _, err := range s.client.Artefacts().List().All(s.Context()) {
 				s.mustBe(err, connectclient.ErrUnauthorized)
 				if strings.Contains(err.Error(), s.client.Token().Reveal()) {
 					s.Error(err)

@@ -56,6 +56,9 @@ func (d *Deployment) normalise() string {
 // DeploymentClient calls the API about deployments.
 type DeploymentClient struct{ client *Client }
 
+// Deployments has the calls about deployments.
+func (c *Client) Deployments() *DeploymentClient { return &DeploymentClient{c} }
+
 // ListOfDevice opens a listing of the device's deployments, the newest first. It
 // is [ErrNotFound] if there is no such device.
 func (d *DeploymentClient) ListOfDevice(deviceID string) *Listing[Deployment] {

@@ -51,6 +51,9 @@ type DeviceIdentityUpdate struct {
 // DeviceIdentityClient calls the API about device identities.
 type DeviceIdentityClient struct{ client *Client }
 
+// DeviceIdentities has the calls about device identities.
+func (c *Client) DeviceIdentities() *DeviceIdentityClient { return &DeviceIdentityClient{c} }
+
 // List opens a listing of the organisation's device identities, sorted by
 // description.
 func (d *DeviceIdentityClient) List() *Listing[DeviceIdentity] {

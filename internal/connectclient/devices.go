@@ -96,6 +96,9 @@ type DeviceUpdate struct {
 // DeviceClient calls the API about devices.
 type DeviceClient struct{ client *Client }
 
+// Devices has the calls about devices.
+func (c *Client) Devices() *DeviceClient { return &DeviceClient{c} }
+
 // List opens a listing of the devices that match the query, sorted by name.
 //
 // A query is free text, a name or a serial number, and qualifiers, all of which

@@ -8,7 +8,7 @@
 //
 //	api, err := connectclient.New(connectclient.Options{UserAgent: "example/1.0"})
 //	client := api.ClientFor(connectclient.NewSecret(os.Getenv("TOKEN")))
-//	for artefact, err := range client.Artefacts.List().All(ctx) { … }
+//	for artefact, err := range client.Artefacts().List().All(ctx) { … }
 //
 // Five promises hold for every call:
 //

@@ -76,21 +76,23 @@ func endpoints(t *testing.T) []endpoint {
 	return []endpoint{
 		{
 			name:    "list artefacts",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Artefacts.List().All(ctx)) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Artefacts().List().All(ctx)) },
 			sent:    "GET /organisation/artefacts?page=1&per_page=100",
 			current: rows("artefacts", artefactJSON), older: rows("artefacts", artefactJSON),
 			want: []Artefact{artefact},
 		},
 		{
-			name:    "find artefact",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Artefacts.Find(ctx, "kiosk-v1.0")) },
+			name: "find artefact",
+			call: func(ctx context.Context, c *Client) (any, error) {
+				return collect(c.Artefacts().Find(ctx, "kiosk-v1.0"))
+			},
 			sent:    "GET /organisation/artefacts?name=kiosk-v1.0&page=1&per_page=100",
 			current: rows("artefacts", artefactJSON), older: rows("artefacts", artefactJSON, `{"id":"a0","name":"another"}`),
 			want: []Artefact{artefact},
 		},
 		{
 			name:    "get artefact",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Artefacts.Get(ctx, "a1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Artefacts().Get(ctx, "a1") },
 			sent:    "GET /organisation/artefacts/a1",
 			current: ok(artefactJSON),
 			want:    &artefact,
@@ -98,7 +100,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "create artefact",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.Artefacts.Create(ctx, ArtefactCreate{Name: "kiosk-v1.0", URI: "https://example.com/?a=1&b=2", Checksum: "ab12"})
+				return c.Artefacts().Create(ctx, ArtefactCreate{Name: "kiosk-v1.0", URI: "https://example.com/?a=1&b=2", Checksum: "ab12"})
 			},
 			sent:    `POST /organisation/artefacts {"name":"kiosk-v1.0","uri":"https://example.com/?a=1&b=2","checksum":"ab12"}`,
 			current: made(artefactJSON), older: made(artefactJSON),
@@ -106,21 +108,23 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "delete artefact",
-			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.Artefacts.Delete(ctx, "a1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.Artefacts().Delete(ctx, "a1") },
 			sent:    "DELETE /organisation/artefacts/a1",
 			current: ok(artefactJSON), older: reply{status: 204},
 			want: none,
 		},
 		{
-			name:    "list device identities",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.DeviceIdentities.List().All(ctx)) },
+			name: "list device identities",
+			call: func(ctx context.Context, c *Client) (any, error) {
+				return collect(c.DeviceIdentities().List().All(ctx))
+			},
 			sent:    "GET /organisation/device-identities?page=1&per_page=100",
 			current: rows("device_identities", identityJSON), older: rows("device-identities", identityJSON),
 			want: []DeviceIdentity{identity},
 		},
 		{
 			name:    "get device identity",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.DeviceIdentities.Get(ctx, "i1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.DeviceIdentities().Get(ctx, "i1") },
 			sent:    "GET /organisation/device-identities/i1",
 			current: ok(identityJSON), older: ok(identityJSON),
 			want: &identity,
@@ -137,7 +141,7 @@ func endpoints(t *testing.T) []endpoint {
 				if err != nil {
 					return nil, err
 				}
-				return c.DeviceIdentities.Create(ctx, signed)
+				return c.DeviceIdentities().Create(ctx, signed)
 			},
 			sent:    `POST /organisation/device-identities {"public_key":"PEM","description":"pi5-001","device_name":"lab","tags":["lab"]}`,
 			current: made(identityJSON), older: made(untaggedJSON),
@@ -146,7 +150,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "update device identity",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.DeviceIdentities.Update(ctx, "i1", DeviceIdentityUpdate{Description: new("pi5-001"), DeviceName: &name, Tags: &tags})
+				return c.DeviceIdentities().Update(ctx, "i1", DeviceIdentityUpdate{Description: new("pi5-001"), DeviceName: &name, Tags: &tags})
 			},
 			sent:    `PATCH /organisation/device-identities/i1 {"description":"pi5-001","device_name":"lab","tags":["lab"]}`,
 			current: ok(identityJSON), older: ok(identityJSON),
@@ -154,21 +158,21 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "delete device identity",
-			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.DeviceIdentities.Delete(ctx, "i1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.DeviceIdentities().Delete(ctx, "i1") },
 			sent:    "DELETE /organisation/device-identities/i1",
 			current: ok(identityJSON), older: reply{status: 204},
 			want: none,
 		},
 		{
 			name:    "list auth keys",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.AuthKeys.List().All(ctx)) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.AuthKeys().List().All(ctx)) },
 			sent:    "GET /organisation/auth-keys?page=1&per_page=100",
 			current: rows("auth_keys", authKeyJSON),
 			want:    []AuthKey{authKey},
 		},
 		{
 			name:    "get auth key",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.AuthKeys.Get(ctx, "k1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.AuthKeys().Get(ctx, "k1") },
 			sent:    "GET /organisation/auth-keys/k1",
 			current: ok(authKeyJSON),
 			want:    &authKey,
@@ -176,7 +180,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "create auth key",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.AuthKeys.Create(ctx, AuthKeyCreate{Description: "pi5-001", DeviceName: "lab", Tags: tags, TTLDays: 1})
+				return c.AuthKeys().Create(ctx, AuthKeyCreate{Description: "pi5-001", DeviceName: "lab", Tags: tags, TTLDays: 1})
 			},
 			sent:    `POST /organisation/auth-keys {"description":"pi5-001","device_name":"lab","tags":["lab"],"ttl_days":1}`,
 			current: made(secret),
@@ -186,7 +190,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "update auth key",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.AuthKeys.Update(ctx, "k1", AuthKeyUpdate{DeviceName: &name, Tags: &noTags})
+				return c.AuthKeys().Update(ctx, "k1", AuthKeyUpdate{DeviceName: &name, Tags: &noTags})
 			},
 			sent:    `PATCH /organisation/auth-keys/k1 {"device_name":"lab","tags":[]}`,
 			current: ok(authKeyJSON),
@@ -194,14 +198,14 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "delete auth key",
-			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.AuthKeys.Delete(ctx, "k1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.AuthKeys().Delete(ctx, "k1") },
 			sent:    "DELETE /organisation/auth-keys/k1",
 			current: ok(authKeyJSON),
 			want:    none,
 		},
 		{
 			name:    "list devices",
-			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Devices.List("").All(ctx)) },
+			call:    func(ctx context.Context, c *Client) (any, error) { return collect(c.Devices().List("").All(ctx)) },
 			sent:    "GET /organisation/devices?page=1&per_page=100",
 			current: rows("devices", deviceJSON, ancientJSON), older: rows("devices", deviceJSON, ancientJSON),
 			want: []Device{device, ancient},
@@ -209,7 +213,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "query devices",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return collect(c.Devices.List(" model:3b+ tag:lab ").All(ctx))
+				return collect(c.Devices().List(" model:3b+ tag:lab ").All(ctx))
 			},
 			sent:    "GET /organisation/devices?page=1&per_page=100&query=model%3A3b%2B%20tag%3Alab",
 			current: rows("devices", deviceJSON), older: rows("devices", deviceJSON),
@@ -217,7 +221,7 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "get device",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Devices.Get(ctx, "p1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Devices().Get(ctx, "p1") },
 			sent:    "GET /organisation/devices/p1",
 			current: ok(deviceJSON),
 			want:    &device,
@@ -225,7 +229,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "update device",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return c.Devices.Update(ctx, "p1", DeviceUpdate{Name: new("pi5-001"), Tags: &tags})
+				return c.Devices().Update(ctx, "p1", DeviceUpdate{Name: new("pi5-001"), Tags: &tags})
 			},
 			sent:    `PATCH /organisation/devices/p1 {"name":"pi5-001","tags":["lab"]}`,
 			current: ok(deviceJSON),
@@ -233,7 +237,7 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "delete device",
-			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.Devices.Delete(ctx, "p1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return none, c.Devices().Delete(ctx, "p1") },
 			sent:    "DELETE /organisation/devices/p1",
 			current: ok(deviceJSON), older: reply{status: 204},
 			want: none,
@@ -241,7 +245,7 @@ func endpoints(t *testing.T) []endpoint {
 		{
 			name: "list deployments",
 			call: func(ctx context.Context, c *Client) (any, error) {
-				return collect(c.Deployments.ListOfDevice("p1").All(ctx))
+				return collect(c.Deployments().ListOfDevice("p1").All(ctx))
 			},
 			sent:    "GET /organisation/devices/p1/deployments?page=1&per_page=100",
 			current: rows("deployments", deploymentJSON), older: rows("deployments", deploymentJSON),
@@ -249,28 +253,28 @@ func endpoints(t *testing.T) []endpoint {
 		},
 		{
 			name:    "newest deployments",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments.History(ctx, "p1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments().History(ctx, "p1") },
 			sent:    "GET /organisation/devices/p1/deployments?page=1&per_page=100",
 			current: rows("deployments", deploymentJSON), older: rows("deployments", deploymentJSON),
 			want: []Deployment{deployment},
 		},
 		{
 			name:    "get deployment",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments.Get(ctx, "d1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments().Get(ctx, "d1") },
 			sent:    "GET /organisation/deployments/d1",
 			current: ok(deploymentJSON), older: ok(deploymentJSON),
 			want: &deployment,
 		},
 		{
 			name:    "create deployment",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments.Create(ctx, "p1", "a1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments().Create(ctx, "p1", "a1") },
 			sent:    `POST /organisation/devices/p1/deployments {"artefact_id":"a1"}`,
 			current: made(deploymentJSON), older: made(deploymentJSON),
 			want: &deployment,
 		},
 		{
 			name:    "cancel deployment",
-			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments.Cancel(ctx, "d1") },
+			call:    func(ctx context.Context, c *Client) (any, error) { return c.Deployments().Cancel(ctx, "d1") },
 			sent:    "PUT /organisation/deployments/d1/cancel",
 			current: ok(deploymentJSON), older: ok(deploymentJSON),
 			want: &deployment,
@@ -365,6 +369,6 @@ func TestDeploymentStates(t *testing.T) {
 // A key whose secret did not come with it is of no use, and exists.
 func TestAuthKeyWithoutItsSecret(t *testing.T) {
 	s := serve(t, always(made(authKeyJSON)))
-	_, err := connect(t, s.URL).AuthKeys.Create(t.Context(), AuthKeyCreate{Description: "pi5-001"})
+	_, err := connect(t, s.URL).AuthKeys().Create(t.Context(), AuthKeyCreate{Description: "pi5-001"})
 	mustBeOf(t, err, ErrUnavailable, ErrOutcomeUnknown)
 }

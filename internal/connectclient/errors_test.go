@@ -56,12 +56,12 @@ func mustBeSafe(t *testing.T, text string) {
 
 // create makes a POST, get a GET; together they show every class of error.
 func create(t *testing.T, c *Client) error {
-	_, err := c.Artefacts.Create(t.Context(), ArtefactCreate{Name: "kiosk", URI: "https://example.com/?sig=hidden", Checksum: "00"})
+	_, err := c.Artefacts().Create(t.Context(), ArtefactCreate{Name: "kiosk", URI: "https://example.com/?sig=hidden", Checksum: "00"})
 	return err
 }
 
 func get(t *testing.T, c *Client) error {
-	_, err := c.Deployments.Get(t.Context(), "d1")
+	_, err := c.Deployments().Get(t.Context(), "d1")
 	return err
 }
 
@@ -196,15 +196,15 @@ func TestRefusalsThatCallersHaveToTellApart(t *testing.T) {
 		want    []error
 	}{
 		"deployed artefact": {"Cannot delete artefacts that have been deployed",
-			func(c *Client) error { return c.Artefacts.Delete(t.Context(), "a1") }, []error{ErrInvalid, ErrArtefactDeployed}},
+			func(c *Client) error { return c.Artefacts().Delete(t.Context(), "a1") }, []error{ErrInvalid, ErrArtefactDeployed}},
 		"another refusal to delete": {"Artefact is locked",
-			func(c *Client) error { return c.Artefacts.Delete(t.Context(), "a1") }, []error{ErrInvalid}},
+			func(c *Client) error { return c.Artefacts().Delete(t.Context(), "a1") }, []error{ErrInvalid}},
 		"used auth key": {"This auth key can no longer be edited.",
-			func(c *Client) error { _, err := c.AuthKeys.Update(t.Context(), "k1", AuthKeyUpdate{}); return err }, []error{ErrInvalid, ErrNotEditable}},
+			func(c *Client) error { _, err := c.AuthKeys().Update(t.Context(), "k1", AuthKeyUpdate{}); return err }, []error{ErrInvalid, ErrNotEditable}},
 		"bad auth key": {"Validation failed: Description can't be blank",
-			func(c *Client) error { _, err := c.AuthKeys.Update(t.Context(), "k1", AuthKeyUpdate{}); return err }, []error{ErrInvalid}},
+			func(c *Client) error { _, err := c.AuthKeys().Update(t.Context(), "k1", AuthKeyUpdate{}); return err }, []error{ErrInvalid}},
 		"finished deployment": {`Cannot cancel deployment in state "succeeded"`,
-			func(c *Client) error { _, err := c.Deployments.Cancel(t.Context(), "d1"); return err }, []error{ErrInvalid, ErrNotCancellable}},
+			func(c *Client) error { _, err := c.Deployments().Cancel(t.Context(), "d1"); return err }, []error{ErrInvalid, ErrNotCancellable}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			body, err := json.Marshal(map[string]string{"message": tt.message})
@@ -276,7 +276,7 @@ func TestDeletionNeedsNoBody(t *testing.T) {
 		"cut":       drop("HTTP/1.1 200 OK\r\nX-Rate-Limit-Remaining: 1\r\nContent-Length: 100\r\n\r\n{"),
 	} {
 		s := serve(t, handler)
-		if err := connect(t, s.URL).Artefacts.Delete(t.Context(), "a1"); err != nil {
+		if err := connect(t, s.URL).Artefacts().Delete(t.Context(), "a1"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -331,7 +331,7 @@ func TestSent(t *testing.T) {
 			o.Transport = transportFunc(func(*http.Request) (*http.Response, error) { return nil, io.EOF })
 		}), true},
 	} {
-		_, err := tt.client.Artefacts.Create(t.Context(), ArtefactCreate{Name: "kiosk"})
+		_, err := tt.client.Artefacts().Create(t.Context(), ArtefactCreate{Name: "kiosk"})
 		if Sent(err) != tt.want || Sent(fmt.Errorf("in passing: %w", err)) != tt.want && err != nil {
 			t.Errorf("%s: %t of %v", name, Sent(err), err)
 		}
@@ -344,10 +344,10 @@ func TestSent(t *testing.T) {
 	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := throttled.Artefacts.Create(over, ArtefactCreate{}); Sent(err) {
+	if _, err := throttled.Artefacts().Create(over, ArtefactCreate{}); Sent(err) {
 		t.Errorf("its context was over: %v", err)
 	}
-	if _, err := throttled.Deployments.Create(t.Context(), "..", "a1"); Sent(err) {
+	if _, err := throttled.Deployments().Create(t.Context(), "..", "a1"); Sent(err) {
 		t.Errorf("it could not be asked for: %v", err)
 	}
 	if Sent(io.EOF) {
@@ -401,7 +401,7 @@ func TestCancelledCall(t *testing.T) {
 		s := serve(t, always(reply{status: 201}))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := connect(t, s.URL).Deployments.Create(ctx, "p1", "a1")
+		_, err := connect(t, s.URL).Deployments().Create(ctx, "p1", "a1")
 		mustBeOf(t, err, ErrUnavailable)
 		if !errors.Is(err, context.Canceled) || len(s.requests()) != 0 {
 			t.Errorf("%v after %d requests", err, len(s.requests()))
@@ -413,7 +413,7 @@ func TestCancelledCall(t *testing.T) {
 			cancel()
 			<-r.Context().Done()
 		})
-		_, err := connect(t, s.URL).Deployments.Create(ctx, "p1", "a1")
+		_, err := connect(t, s.URL).Deployments().Create(ctx, "p1", "a1")
 		mustBeOf(t, err, ErrUnavailable, ErrOutcomeUnknown)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("the cause is lost: %v", err)
@@ -433,7 +433,7 @@ func TestAttemptIsBounded(t *testing.T) {
 func TestQueriesStayOutOfErrors(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	_, err := collect(connect(t, closed.URL).Devices.List("tag:secret-project").All(t.Context()))
+	_, err := collect(connect(t, closed.URL).Devices().List("tag:secret-project").All(t.Context()))
 	if err == nil || strings.Contains(fmt.Sprintf("%v %#v", err, err), "secret-project") {
 		t.Errorf("%#v", err)
 	}
@@ -443,13 +443,13 @@ func TestIDsCannotReachBeyondTheirCollection(t *testing.T) {
 	s := serve(t, always(announced(reply{status: 204})))
 	client := connect(t, s.URL)
 	for _, id := range []string{"", ".", ".."} {
-		err := client.Artefacts.Delete(t.Context(), id)
+		err := client.Artefacts().Delete(t.Context(), id)
 		mustBeOf(t, err, ErrInvalid)
 	}
 	if len(s.requests()) != 0 {
 		t.Fatalf("it was sent: %v", s.requests())
 	}
-	if err := client.Artefacts.Delete(t.Context(), "../devices/1?x=y"); err != nil {
+	if err := client.Artefacts().Delete(t.Context(), "../devices/1?x=y"); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.requests()[0].URI; got != "/organisation/artefacts/..%2Fdevices%2F1%3Fx=y" {

@@ -171,16 +171,16 @@ func TestGatewayCannotSayThatSomethingIsGone(t *testing.T) {
 				}
 
 				now = answer
-				_, cancelled := client.Deployments.Cancel(t.Context(), "d1")
+				_, cancelled := client.Deployments().Cancel(t.Context(), "d1")
 				mustBeOf(t, cancelled, ErrUnavailable)
-				mustBeOf(t, client.AuthKeys.Delete(t.Context(), "k1"), ErrUnavailable)
-				mustBeOf(t, client.Artefacts.Delete(t.Context(), "a1"), ErrUnavailable)
+				mustBeOf(t, client.AuthKeys().Delete(t.Context(), "k1"), ErrUnavailable)
+				mustBeOf(t, client.Artefacts().Delete(t.Context(), "a1"), ErrUnavailable)
 				if client.Revision() == RevisionOlder {
 					t.Error("it is taken for the older revision")
 				}
 
 				now = announced(reply{status: 404})
-				mustBeOf(t, client.AuthKeys.Delete(t.Context(), "k1"), ErrNotFound)
+				mustBeOf(t, client.AuthKeys().Delete(t.Context(), "k1"), ErrNotFound)
 			})
 		}
 	}

@@ -79,7 +79,7 @@ func in(t *testing.T, w *weather) *Client {
 }
 
 func poll(ctx context.Context, c *Client) error {
-	_, err := c.Deployments.Get(WithPriority(ctx, budget.Poll), "d1")
+	_, err := c.Deployments().Get(WithPriority(ctx, budget.Poll), "d1")
 	return err
 }
 
@@ -282,7 +282,7 @@ func TestFlakyRoute(t *testing.T) {
 		if err := get(t, client); err != nil {
 			t.Fatal(err)
 		}
-		err := client.Devices.Delete(t.Context(), "p1")
+		err := client.Devices().Delete(t.Context(), "p1")
 		mustBeOf(t, err, ErrUnavailable)
 		if _, ok := errors.AsType[*budget.Refusal](err); ok {
 			t.Fatal("the circuit breaker has opened")
@@ -401,8 +401,8 @@ func TestCancelledRequestsAreNoOutage(t *testing.T) {
 			<-arrived
 			cancel()
 		}()
-		_ = client.Devices.Delete(ctx, "p1")
-		_ = client.Devices.Delete(ctx, "p1")
+		_ = client.Devices().Delete(ctx, "p1")
+		_ = client.Devices().Delete(ctx, "p1")
 	}
 	if client.breaker.Open() {
 		t.Error("the circuit breaker has opened")

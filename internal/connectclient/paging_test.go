@@ -100,7 +100,7 @@ func TestListing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := script(t, tt.replies...)
-			listing := connect(t, s.URL).Artefacts.List()
+			listing := connect(t, s.URL).Artefacts().List()
 			got, err := collect(listing.All(t.Context()))
 			if err != nil {
 				t.Fatal(err)
@@ -168,7 +168,7 @@ func TestListingCostsAsMuchAsItHasPages(t *testing.T) {
 	for objects, pages := range map[int]int{0: 1, 1: 1, 99: 1, 100: 1, 101: 2, 200: 2, 300: 3, 1001: 11} {
 		o := &organisation{names: named(objects), perPage: 100}
 		s := serve(t, o.ServeHTTP)
-		listing := connect(t, s.URL).Artefacts.List()
+		listing := connect(t, s.URL).Artefacts().List()
 		got, err := collect(listing.All(t.Context()))
 		if err != nil || len(got) != objects || !listing.Whole() || listing.Total() != objects {
 			t.Errorf("%d of %d objects, %v", len(got), objects, err)
@@ -206,7 +206,7 @@ func TestListingDoesNotBelieveItsPages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := &organisation{names: named(301), perPage: tt.perPage, lie: tt.lie}
 			s := serve(t, o.ServeHTTP)
-			got, err := collect(connect(t, s.URL).Artefacts.List().All(t.Context()))
+			got, err := collect(connect(t, s.URL).Artefacts().List().All(t.Context()))
 			if err != nil || len(got) != 301 {
 				t.Errorf("%d objects, %v", len(got), err)
 			}
@@ -234,7 +234,7 @@ func TestEndlessListingEnds(t *testing.T) {
 				}
 				pageOf(total(asked), ids...).ServeHTTP(w, nil)
 			})
-			listing := connect(t, s.URL).Artefacts.List()
+			listing := connect(t, s.URL).Artefacts().List()
 			got, err := collect(listing.All(t.Context()))
 			if err != nil || len(got) == 0 || len(got) > maxRows {
 				t.Errorf("%d objects, %v", len(got), err)
@@ -279,7 +279,7 @@ func TestListingOfAnOrganisationThatMoves(t *testing.T) {
 		}
 		pages := len(o.names)/100 + 1
 		s := serve(t, o.ServeHTTP)
-		listing := connect(t, s.URL).Artefacts.List()
+		listing := connect(t, s.URL).Artefacts().List()
 		got, err := collect(listing.All(t.Context()))
 		if err != nil {
 			t.Fatal(err)
@@ -319,7 +319,7 @@ func TestListingGoesOnAtThePageThatFailed(t *testing.T) {
 			}
 			s := script(t, replies...)
 			clock := newClock()
-			listing := connectAt(t, clock, s.URL).Artefacts.List()
+			listing := connectAt(t, clock, s.URL).Artefacts().List()
 			var got []Artefact
 			failures := 0
 			for more := true; more && failures < 9; {
@@ -351,7 +351,7 @@ func TestListingSkipsWhatIsNoRow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := script(t, reply{status: 200, body: `{"artefacts":[{"id":"a"},` + row + `,{"id":"c"}],"meta":{"total_count":3}}`})
-			listing := connect(t, s.URL).Artefacts.List()
+			listing := connect(t, s.URL).Artefacts().List()
 			got, err := collect(listing.All(t.Context()))
 			if err != nil || idsOf(got) != "a c" || listing.Skipped() != 1 || listing.Whole() {
 				t.Errorf("%s, %v, %d skipped, whole: %t", idsOf(got), err, listing.Skipped(), listing.Whole())
@@ -386,7 +386,7 @@ func TestHistoryIsWhole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := script(t, test.pages...)
-			got, err := connect(t, s.URL).Deployments.History(t.Context(), "p1")
+			got, err := connect(t, s.URL).Deployments().History(t.Context(), "p1")
 			ids := make([]string, len(got))
 			for i := range got {
 				ids[i] = got[i].ID
@@ -406,12 +406,12 @@ func TestHistoryIsWhole(t *testing.T) {
 func TestHistoryMustBeUnderstood(t *testing.T) {
 	s := script(t, reply{status: 200, body: `{"deployments":[{"id":"d2","state":{}},{"id":"d1"}],"meta":{"total_count":2}}`})
 	client := connect(t, s.URL)
-	_, err := client.Deployments.History(t.Context(), "p1")
+	_, err := client.Deployments().History(t.Context(), "p1")
 	mustBeOf(t, err, ErrUnavailable)
-	if got, err := collect(client.Deployments.ListOfDevice("p1").All(t.Context())); err != nil || len(got) != 1 {
+	if got, err := collect(client.Deployments().ListOfDevice("p1").All(t.Context())); err != nil || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
-	_, err = collect(client.Deployments.ListOfDevice("..").All(t.Context()))
+	_, err = collect(client.Deployments().ListOfDevice("..").All(t.Context()))
 	mustBeOf(t, err, ErrInvalid)
 }
 
@@ -424,7 +424,7 @@ func TestListingFindsItsRows(t *testing.T) {
 		`{"items":[{"id":"a"}],"next":null,"meta":{"total_count":1}}`:                                  "a",
 	} {
 		s := script(t, reply{status: 200, body: body})
-		got, err := collect(connect(t, s.URL).Artefacts.List().All(t.Context()))
+		got, err := collect(connect(t, s.URL).Artefacts().List().All(t.Context()))
 		if err != nil || idsOf(got) != want {
 			t.Errorf("%s: %q, %v", body, idsOf(got), err)
 		}
@@ -439,7 +439,7 @@ func TestShrunkListingOfAuthKeys(t *testing.T) {
 		reply{status: 404},
 		reply{status: 200, body: `{"auth_keys":[{"id":"a"}],"meta":{"total_count":1}}`})
 	client := connect(t, s.URL)
-	if got, err := collect(client.AuthKeys.List().All(t.Context())); err != nil || len(got) != 1 {
+	if got, err := collect(client.AuthKeys().List().All(t.Context())); err != nil || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
 	if client.Revision() != RevisionCurrent {
@@ -449,7 +449,7 @@ func TestShrunkListingOfAuthKeys(t *testing.T) {
 
 func TestListingStopsWithItsReader(t *testing.T) {
 	s := script(t, pageOf(400, "a", "b"))
-	for range connect(t, s.URL).Artefacts.List().All(t.Context()) {
+	for range connect(t, s.URL).Artefacts().List().All(t.Context()) {
 		break
 	}
 	if n := len(s.requests()); n != 1 {
@@ -467,7 +467,7 @@ func TestListingRefusesWhatIsNoPage(t *testing.T) {
 		`{"artefacts":[{"id":"a"}],"meta":{"total_count":1}`,
 	} {
 		s := serve(t, always(reply{status: 200, body: body}))
-		got, err := collect(connect(t, s.URL).Artefacts.List().All(t.Context()))
+		got, err := collect(connect(t, s.URL).Artefacts().List().All(t.Context()))
 		if len(got) != 0 || !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: %v, %v", body, got, err)
 		}
@@ -477,13 +477,13 @@ func TestListingRefusesWhatIsNoPage(t *testing.T) {
 func TestListingOfAWrongAddress(t *testing.T) {
 	s := serve(t, always(announced(reply{status: 404, body: "<html>"})))
 	client := connect(t, s.URL)
-	_, artefacts := collect(client.Artefacts.List().All(t.Context()))
-	_, identities := collect(client.DeviceIdentities.List().All(t.Context()))
-	_, devices := collect(client.Devices.List("").All(t.Context()))
+	_, artefacts := collect(client.Artefacts().List().All(t.Context()))
+	_, identities := collect(client.DeviceIdentities().List().All(t.Context()))
+	_, devices := collect(client.Devices().List("").All(t.Context()))
 	for _, err := range []error{artefacts, identities, devices} {
 		mustBeOf(t, err, ErrNotFound, ErrUnavailable)
 	}
-	_, err := collect(client.Deployments.ListOfDevice("gone").All(t.Context()))
+	_, err := collect(client.Deployments().ListOfDevice("gone").All(t.Context()))
 	mustBeOf(t, err, ErrNotFound)
 }
 
@@ -496,7 +496,7 @@ func TestLongListingIsPacedNotBroken(t *testing.T) {
 		o := &organisation{names: named(100 * pages), perPage: 100}
 		s := serve(t, o.ServeHTTP)
 		clock := newClock()
-		listing := connectAt(t, clock, s.URL, func(o *Options) { o.QPS = qps }).Artefacts.List()
+		listing := connectAt(t, clock, s.URL, func(o *Options) { o.QPS = qps }).Artefacts().List()
 		got, err := collect(listing.All(t.Context()))
 		if err != nil || len(got) != 100*pages || o.asked != pages {
 			t.Errorf("at %g a second: %d rows from %d requests, %v", qps, len(got), o.asked, err)
@@ -514,11 +514,11 @@ func TestListingNeverSpendsTheReserve(t *testing.T) {
 	s := script(t, page)
 	client := connect(t, s.URL)
 	ctx := WithPriority(t.Context(), budget.Urgent)
-	_, err := collect(client.Artefacts.List().All(ctx)) // nothing is known of the window yet
+	_, err := collect(client.Artefacts().List().All(ctx)) // nothing is known of the window yet
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = collect(client.Artefacts.List().All(ctx))
+	_, err = collect(client.Artefacts().List().All(ctx))
 	mustBeOf(t, err, ErrThrottled)
 }
 
@@ -527,10 +527,10 @@ func TestListingDoesNotWaitToBegin(t *testing.T) {
 	s := script(t, pageOf(0))
 	clock := newClock()
 	client := connectAt(t, clock, s.URL, func(o *Options) { o.QPS = 1 })
-	if _, err := collect(client.Artefacts.List().All(t.Context())); err != nil {
+	if _, err := collect(client.Artefacts().List().All(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	_, err := collect(client.Artefacts.List().All(t.Context()))
+	_, err := collect(client.Artefacts().List().All(t.Context()))
 	mustBeOf(t, err, ErrDeferred)
 	if at, ok := RetryAt(err); !ok || !at.After(clock.Now()) {
 		t.Errorf("retry at %v", at)
@@ -545,7 +545,7 @@ func TestFindArtefact(t *testing.T) {
 	// prefix: both give more than was asked for.
 	s := serve(t, always(reply{status: 200, body: `{"artefacts":[
 		{"id":"1","name":"kiosk"},{"id":"2","name":"Kiosk"},{"id":"3","name":"kiosk-v2"},{"id":"4","name":"lamp"}],"meta":{"total_count":4}}`}))
-	got, err := collect(connect(t, s.URL).Artefacts.Find(t.Context(), "kiosk"))
+	got, err := collect(connect(t, s.URL).Artefacts().Find(t.Context(), "kiosk"))
 	if err != nil || len(got) != 2 || got[0].ID != "1" || got[1].ID != "2" {
 		t.Errorf("%v, %v", got, err)
 	}

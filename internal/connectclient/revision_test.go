@@ -75,7 +75,7 @@ func TestRevisionIsLearnt(t *testing.T) {
 			for _, now = range steps {
 				var err error
 				if now.list {
-					_, err = collect(client.AuthKeys.List().All(t.Context()))
+					_, err = collect(client.AuthKeys().List().All(t.Context()))
 				} else {
 					err = get(t, client)
 				}
@@ -105,10 +105,10 @@ func TestRevisionIsTheAPIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, other := api.ClientFor(NewSecret(testToken)), api.ClientFor(NewSecret("rporg_other"))
-	_, err = collect(one.AuthKeys.List().All(t.Context()))
+	_, err = collect(one.AuthKeys().List().All(t.Context()))
 	mustBeOf(t, err, ErrUnsupported)
 	before := len(s.requests())
-	_, err = other.AuthKeys.Get(t.Context(), "k1")
+	_, err = other.AuthKeys().Get(t.Context(), "k1")
 	mustBeOf(t, err, ErrUnsupported)
 	if len(s.requests()) != before {
 		t.Error("it was asked again")
@@ -119,18 +119,18 @@ func TestRevisionIsTheAPIs(t *testing.T) {
 // known which revision it is, a key that cannot be revoked would look like one that is gone.
 func TestUnknownCallIsNoUnknownObject(t *testing.T) {
 	for name, call := range map[string]func(*Client) error{
-		"revoke an auth key": func(c *Client) error { return c.AuthKeys.Delete(t.Context(), "k1") },
-		"get an auth key":    func(c *Client) error { _, err := c.AuthKeys.Get(t.Context(), "k1"); return err },
-		"update an auth key": func(c *Client) error { _, err := c.AuthKeys.Update(t.Context(), "k1", AuthKeyUpdate{}); return err },
-		"get an artefact":    func(c *Client) error { _, err := c.Artefacts.Get(t.Context(), "a1"); return err },
-		"get a device":       func(c *Client) error { _, err := c.Devices.Get(t.Context(), "p1"); return err },
-		"update a device":    func(c *Client) error { _, err := c.Devices.Update(t.Context(), "p1", DeviceUpdate{}); return err },
+		"revoke an auth key": func(c *Client) error { return c.AuthKeys().Delete(t.Context(), "k1") },
+		"get an auth key":    func(c *Client) error { _, err := c.AuthKeys().Get(t.Context(), "k1"); return err },
+		"update an auth key": func(c *Client) error { _, err := c.AuthKeys().Update(t.Context(), "k1", AuthKeyUpdate{}); return err },
+		"get an artefact":    func(c *Client) error { _, err := c.Artefacts().Get(t.Context(), "a1"); return err },
+		"get a device":       func(c *Client) error { _, err := c.Devices().Get(t.Context(), "p1"); return err },
+		"update a device":    func(c *Client) error { _, err := c.Devices().Update(t.Context(), "p1", DeviceUpdate{}); return err },
 	} {
 		for first, before := range map[string]func(*Client){
 			"at first":       func(*Client) {},
-			"in between":     func(c *Client) { _, _ = collect(c.Devices.List("").All(t.Context())) },
-			"once known":     func(c *Client) { _, _ = collect(c.AuthKeys.List().All(t.Context())) },
-			"after a delete": func(c *Client) { _ = c.Artefacts.Delete(t.Context(), "a1") },
+			"in between":     func(c *Client) { _, _ = collect(c.Devices().List("").All(t.Context())) },
+			"once known":     func(c *Client) { _, _ = collect(c.AuthKeys().List().All(t.Context())) },
+			"after a delete": func(c *Client) { _ = c.Artefacts().Delete(t.Context(), "a1") },
 		} {
 			t.Run(name+" "+first, func(t *testing.T) {
 				s := serve(t, olderRevision)
@@ -162,7 +162,7 @@ func TestUnknownObjectOfACurrentServiceWithoutHeaders(t *testing.T) {
 		answer.ServeHTTP(w, r)
 	})
 	client := connect(t, s.URL)
-	mustBeOf(t, client.AuthKeys.Delete(t.Context(), "k1"), ErrNotFound)
+	mustBeOf(t, client.AuthKeys().Delete(t.Context(), "k1"), ErrNotFound)
 	if client.Revision() != RevisionCurrent {
 		t.Errorf("it is %s", client.Revision())
 	}
@@ -174,7 +174,7 @@ func TestLearningEndsAtALowRate(t *testing.T) {
 	s := serve(t, olderRevision)
 	client := connectAt(t, clock, s.URL, func(o *Options) { o.QPS = 1.0 / 60 })
 	for range 100 {
-		_, err := collect(client.AuthKeys.List().All(t.Context()))
+		_, err := collect(client.AuthKeys().List().All(t.Context()))
 		if client.Revision() == RevisionOlder {
 			mustBeOf(t, err, ErrUnsupported)
 			return

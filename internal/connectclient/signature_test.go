@@ -203,7 +203,7 @@ func TestCreateDeviceIdentitySendsWhatWasSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.DeviceIdentities.Create(t.Context(), signed); err != nil {
+	if _, err := client.DeviceIdentities().Create(t.Context(), signed); err != nil {
 		t.Fatal(err)
 	}
 
@@ -240,7 +240,7 @@ func TestCreateDeviceIdentityRefusesAnotherClientsRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.DeviceIdentities.Create(t.Context(), signed); err == nil || !strings.Contains(err.Error(), "sign it anew") {
+		if _, err := client.DeviceIdentities().Create(t.Context(), signed); err == nil || !strings.Contains(err.Error(), "sign it anew") {
 			t.Errorf("another %s: %v", name, err)
 		}
 	}

@@ -94,15 +94,15 @@ func TestStateReasonIsCleaned(t *testing.T) {
 		ok(hostile).ServeHTTP(w, r)
 	})
 	client := connect(t, s.URL)
-	read, err := client.Deployments.Get(t.Context(), "d1")
+	read, err := client.Deployments().Get(t.Context(), "d1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cancelled, err := client.Deployments.Cancel(t.Context(), "d1")
+	cancelled, err := client.Deployments().Cancel(t.Context(), "d1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, err := client.Deployments.History(t.Context(), "p1")
+	listed, err := client.Deployments().History(t.Context(), "p1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,12 +171,12 @@ func TestPrivateCertificateAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	trusting := connect(t, server.URL, func(o *Options) { o.Transport = transport })
-	if err := trusting.Devices.Delete(t.Context(), "p1"); err != nil {
+	if err := trusting.Devices().Delete(t.Context(), "p1"); err != nil {
 		t.Error(err)
 	}
 	_, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "https://"), ":")
 	wrongHost := connect(t, "https://localhost:"+port, func(o *Options) { o.Transport = transport })
-	if err := wrongHost.Devices.Delete(t.Context(), "p1"); err == nil || !strings.Contains(err.Error(), "another host name") {
+	if err := wrongHost.Devices().Delete(t.Context(), "p1"); err == nil || !strings.Contains(err.Error(), "another host name") {
 		t.Errorf("the host name is not verified: %v", err)
 	}
 	if _, err := NewTransport([]byte("no PEM")); err == nil || !strings.Contains(err.Error(), "BEGIN CERTIFICATE") {
@@ -196,11 +196,11 @@ func TestRedirectDoesNotCarryTheTokenAway(t *testing.T) {
 func TestRetry(t *testing.T) {
 	failing, working := reply{status: 503}, ok(deploymentJSON)
 	calls := map[string]func(*Client) error{
-		"GET":    func(c *Client) error { _, err := c.Deployments.Get(t.Context(), "d1"); return err },
-		"PUT":    func(c *Client) error { _, err := c.Deployments.Cancel(t.Context(), "d1"); return err },
-		"DELETE": func(c *Client) error { return c.Devices.Delete(t.Context(), "p1") },
-		"POST":   func(c *Client) error { _, err := c.Deployments.Create(t.Context(), "p1", "a1"); return err },
-		"PATCH":  func(c *Client) error { _, err := c.Devices.Update(t.Context(), "p1", DeviceUpdate{}); return err },
+		"GET":    func(c *Client) error { _, err := c.Deployments().Get(t.Context(), "d1"); return err },
+		"PUT":    func(c *Client) error { _, err := c.Deployments().Cancel(t.Context(), "d1"); return err },
+		"DELETE": func(c *Client) error { return c.Devices().Delete(t.Context(), "p1") },
+		"POST":   func(c *Client) error { _, err := c.Deployments().Create(t.Context(), "p1", "a1"); return err },
+		"PATCH":  func(c *Client) error { _, err := c.Devices().Update(t.Context(), "p1", DeviceUpdate{}); return err },
 	}
 	for name, tt := range map[string]struct {
 		method   string
@@ -432,7 +432,7 @@ func TestObserveAndLog(t *testing.T) {
 	if err := get(t, client); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.AuthKeys.Create(t.Context(), AuthKeyCreate{Description: "a description"}); err != nil {
+	if _, err := client.AuthKeys().Create(t.Context(), AuthKeyCreate{Description: "a description"}); err != nil {
 		t.Fatal(err)
 	}
 	mustBeOf(t, get(t, client), ErrThrottled)

@@ -243,7 +243,7 @@ func startOnDemand(t *testing.T) (*organisation, *reflector.Store[thing]) {
 func startCurrent(t *testing.T, collection reflector.Collection[thing]) (*organisation, *reflector.Store[thing]) {
 	t.Helper()
 	o, store := start(t, collection)
-	if _, _, err := o.client.Devices.List("").Next(t.Context()); err != nil || o.client.Revision() != connectclient.RevisionCurrent {
+	if _, _, err := o.client.Devices().List("").Next(t.Context()); err != nil || o.client.Revision() != connectclient.RevisionCurrent {
 		t.Fatal(err, o.client.Revision())
 	}
 	return o, store

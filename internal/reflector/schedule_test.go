@@ -344,10 +344,10 @@ func startDevices(t *testing.T, s *service, options connectclient.Options) *refl
 	r := reflector.New(reflector.Options{API: api, Interval: 10 * time.Minute}, reflector.Collection[connectclient.Device]{
 		Name: "devices",
 		List: func(c *connectclient.Client, query string) reflector.Pager[connectclient.Device] {
-			return c.Devices.List(query)
+			return c.Devices().List(query)
 		},
 		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.Device, error) {
-			return c.Devices.Get(ctx, id)
+			return c.Devices().Get(ctx, id)
 		},
 		ID:   func(d connectclient.Device) string { return d.ID },
 		Keys: func(d connectclient.Device) []string { return []string{d.Name} },

@@ -351,10 +351,10 @@ func TestRotationsLeaveNothingBehind(t *testing.T) {
 	var clients []weak.Pointer[connectclient.Client]
 	use := func(token connectclient.Secret) {
 		organisation := api.ClientFor(token)
-		if err := organisation.Devices.Delete(t.Context(), "p1"); err != nil {
+		if err := organisation.Devices().Delete(t.Context(), "p1"); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = organisation.Deployments.Get(t.Context(), "d1") // is answered with 401
+		_, _ = organisation.Deployments().Get(t.Context(), "d1") // is answered with 401
 	}
 	rotate := func(i int) {
 		before, rotated := c.LastGood(tokenRef)
@@ -363,7 +363,7 @@ func TestRotationsLeaveNothingBehind(t *testing.T) {
 		c.put(tokenRef.Name, map[string]string{"token": token.Reveal()})
 		c.holds(tokenRef, token.Reveal())
 		if rotated {
-			_, _ = held.Deployments.Get(t.Context(), "d1")
+			_, _ = held.Deployments().Get(t.Context(), "d1")
 		}
 		use(token)
 		clients = append(clients, weak.Make(api.ClientFor(token)))

@@ -26,10 +26,10 @@ func Kind(options reflector.Options) lifecycle.Kind[*v1alpha1.Artefact] {
 	artefacts := reflector.New(options, reflector.Collection[connectclient.Artefact]{
 		Name: "artefacts",
 		List: func(c *connectclient.Client, _ string) reflector.Pager[connectclient.Artefact] {
-			return c.Artefacts.List()
+			return c.Artefacts().List()
 		},
 		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.Artefact, error) {
-			return c.Artefacts.Get(ctx, id)
+			return c.Artefacts().Get(ctx, id)
 		},
 		ID:   func(a connectclient.Artefact) string { return a.ID },
 		Keys: func(a connectclient.Artefact) []string { return []string{strings.TrimSpace(a.Name)} },
@@ -112,7 +112,7 @@ func (e *external) Prepare(context.Context) (lifecycle.Preparation, error) {
 
 // Create implements [lifecycle.Creator].
 func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
-	made, err := e.conn.Client.Artefacts.Create(ctx, connectclient.ArtefactCreate{
+	made, err := e.conn.Client.Artefacts().Create(ctx, connectclient.ArtefactCreate{
 		Name: name(e.obj), URI: e.obj.Spec.URI, Checksum: e.obj.Spec.Checksum,
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
 // Delete implements [lifecycle.Deleter].
 func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, error) {
 	deletion := lifecycle.Removed(v1alpha1.EventDeleted, "Deleted the artefact "+id+" in the organisation.")
-	switch err := e.conn.Client.Artefacts.Delete(ctx, id); {
+	switch err := e.conn.Client.Artefacts().Delete(ctx, id); {
 	case errors.Is(err, connectclient.ErrArtefactDeployed):
 		return lifecycle.Retained(v1alpha1.EventArtefactRetained,
 			"The artefact stays in the organisation: Connect never deletes one that has been deployed."), nil

@@ -53,10 +53,10 @@ func Kind(options reflector.Options, c client.Client, live client.Reader, clk cl
 	all.keys = reflector.New(options, reflector.Collection[connectclient.AuthKey]{
 		Name: "auth-keys",
 		List: func(c *connectclient.Client, _ string) reflector.Pager[connectclient.AuthKey] {
-			return c.AuthKeys.List()
+			return c.AuthKeys().List()
 		},
 		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.AuthKey, error) {
-			return c.AuthKeys.Get(ctx, id)
+			return c.AuthKeys().Get(ctx, id)
 		},
 		ID:   func(k connectclient.AuthKey) string { return k.ID },
 		Keys: func(connectclient.AuthKey) []string { return nil },
@@ -354,7 +354,7 @@ func (e *external) secretRefused(err error) (lifecycle.Outcome, bool) {
 func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
 	look := wanted(e.obj)
 	defer e.issued.begin(e.conn.Waiter.Resource, look.hash())()
-	made, err := e.conn.Client.AuthKeys.Create(ctx, connectclient.AuthKeyCreate{
+	made, err := e.conn.Client.AuthKeys().Create(ctx, connectclient.AuthKeyCreate{
 		Description: look.Description, DeviceName: look.DeviceName, Tags: e.obj.Spec.Tags, TTLDays: int(e.obj.Spec.TTLDays),
 	})
 	if err != nil {
@@ -463,7 +463,7 @@ func (e *external) edit(ctx context.Context) error {
 		return nil
 	}
 	if changes := e.changes(); changes != (connectclient.AuthKeyUpdate{}) {
-		changed, err := e.conn.Client.AuthKeys.Update(ctx, e.key.ID, changes)
+		changed, err := e.conn.Client.AuthKeys().Update(ctx, e.key.ID, changes)
 		if err != nil {
 			return err
 		}
@@ -480,7 +480,7 @@ func (e *external) edit(ctx context.Context) error {
 // refresh looks at one key that is not what the last listing says: a device has used it since, or
 // its time has run out.
 func (e *external) refresh(ctx context.Context, id string) error {
-	found, err := e.conn.Client.AuthKeys.Get(ctx, id)
+	found, err := e.conn.Client.AuthKeys().Get(ctx, id)
 	if errors.Is(err, connectclient.ErrNotFound) {
 		e.store.Remove(id)
 		return nil
@@ -548,7 +548,7 @@ func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, e
 	}
 	removed := false
 	for _, id := range ids {
-		err := e.conn.Client.AuthKeys.Delete(ctx, id)
+		err := e.conn.Client.AuthKeys().Delete(ctx, id)
 		if err != nil && !errors.Is(err, connectclient.ErrNotFound) {
 			return lifecycle.Deletion{}, err
 		}
@@ -584,7 +584,7 @@ func (e *external) emptySecret(ctx context.Context) error {
 
 // revoke removes a key from the organisation, where that can be done.
 func (e *external) revoke(ctx context.Context, id string) error {
-	err := e.conn.Client.AuthKeys.Delete(ctx, id)
+	err := e.conn.Client.AuthKeys().Delete(ctx, id)
 	if err != nil && !errors.Is(err, connectclient.ErrNotFound) && !errors.Is(err, connectclient.ErrUnsupported) {
 		return err
 	}

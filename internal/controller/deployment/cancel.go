@@ -41,7 +41,7 @@ func (e *external) cancelRefused() bool {
 // Update implements [lifecycle.Updater]: it cancels. There is nothing else that can be changed of a
 // deployment.
 func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation, error) {
-	cancelled, err := e.conn.Client.Deployments.Cancel(ctx, id)
+	cancelled, err := e.conn.Client.Deployments().Cancel(ctx, id)
 	if err == nil {
 		e.cancelled = true
 		return e.report(ctx, lifecycle.Mine, cancelled)
@@ -50,7 +50,7 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 		return lifecycle.Observation{}, err
 	}
 	// It has moved on meanwhile, or is past stopping: look where it is.
-	seen, err := e.conn.Client.Deployments.Get(connectclient.WithPriority(ctx, budget.Urgent), id)
+	seen, err := e.conn.Client.Deployments().Get(connectclient.WithPriority(ctx, budget.Urgent), id)
 	if err != nil {
 		return lifecycle.Observation{}, err
 	}
@@ -75,7 +75,7 @@ func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, e
 	if state := stateOf(e.obj); state != "" && state != connectclient.DeploymentPending {
 		return lifecycle.AlreadyGone(), nil
 	}
-	_, err := e.conn.Client.Deployments.Cancel(ctx, id)
+	_, err := e.conn.Client.Deployments().Cancel(ctx, id)
 	switch {
 	case errors.Is(err, connectclient.ErrNotFound):
 		return lifecycle.AlreadyGone(), nil
@@ -90,7 +90,7 @@ func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, e
 // refusedCancel looks why a deployment cannot be cancelled: it has moved on, or a device could still
 // pick it up.
 func (e *external) refusedCancel(ctx context.Context, id string) (lifecycle.Deletion, error) {
-	seen, err := e.conn.Client.Deployments.Get(connectclient.WithPriority(ctx, budget.Urgent), id)
+	seen, err := e.conn.Client.Deployments().Get(connectclient.WithPriority(ctx, budget.Urgent), id)
 	switch {
 	case errors.Is(err, connectclient.ErrNotFound):
 		return lifecycle.AlreadyGone(), nil

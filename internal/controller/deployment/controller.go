@@ -172,7 +172,7 @@ func (e *external) follow(ctx context.Context) (lifecycle.Observation, error) {
 		e.polls.ensure(e.conn.Token, e.conn.Waiter.Resource)
 		return e.lastSeen(), nil
 	}
-	seen, err := e.conn.Client.Deployments.Get(connectclient.WithPriority(ctx, budget.Poll), e.conn.Record.ID)
+	seen, err := e.conn.Client.Deployments().Get(connectclient.WithPriority(ctx, budget.Poll), e.conn.Record.ID)
 	switch {
 	case errors.Is(err, connectclient.ErrNotFound):
 		return e.vanished(), nil
@@ -237,7 +237,7 @@ func (e *external) vanished() lifecycle.Observation {
 
 // imported looks at a deployment that somebody has named, and takes it if it fits the spec.
 func (e *external) imported(ctx context.Context) (lifecycle.Observation, error) {
-	seen, err := e.conn.Client.Deployments.Get(connectclient.WithPriority(ctx, budget.Poll), e.conn.Record.ID)
+	seen, err := e.conn.Client.Deployments().Get(connectclient.WithPriority(ctx, budget.Poll), e.conn.Record.ID)
 	switch {
 	case errors.Is(err, connectclient.ErrNotFound):
 		return lifecycle.AbsentObject(), nil
@@ -323,7 +323,7 @@ func (e *external) Prepare(context.Context) (lifecycle.Preparation, error) {
 
 // Create implements [lifecycle.Creator].
 func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
-	made, err := e.conn.Client.Deployments.Create(ctx, e.device.ID, e.artefact.id)
+	made, err := e.conn.Client.Deployments().Create(ctx, e.device.ID, e.artefact.id)
 	if errors.Is(err, connectclient.ErrNotFound) {
 		// The device was there a moment ago, so it is the artefact that is not.
 		return lifecycle.NotCreated(lifecycle.Waiting(v1alpha1.ReasonArtefactNotReady,

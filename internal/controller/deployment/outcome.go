@@ -202,7 +202,7 @@ func ending(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, supers
 
 // history returns all of the device's deployments, the newest first.
 func (e *external) history(ctx context.Context, deviceID string) ([]connectclient.Deployment, error) {
-	return e.conn.Client.Deployments.History(connectclient.WithPriority(ctx, budget.Poll), deviceID)
+	return e.conn.Client.Deployments().History(connectclient.WithPriority(ctx, budget.Poll), deviceID)
 }
 
 // supersededBy tells whether a deployment ended at the moment when its successor in its device's

@@ -258,7 +258,7 @@ func (e *external) changes() connectclient.DeviceUpdate {
 // Update implements [lifecycle.Updater]: it changes what differs, and only that, with one request.
 func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation, error) {
 	before, changes := e.found, e.changes()
-	changed, err := e.conn.Client.Devices.Update(ctx, id, changes)
+	changed, err := e.conn.Client.Devices().Update(ctx, id, changes)
 	switch {
 	case errors.Is(err, connectclient.ErrUnsupported):
 		return e.inOrganisation(lifecycle.Mine, before), nil // the revision is known now
@@ -311,7 +311,7 @@ func tags(d connectclient.Device) string {
 // signed in again meanwhile is another device, which nobody has asked to remove.
 func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, error) {
 	deletion := lifecycle.Removed(v1alpha1.EventDeleted, "Removed the device "+id+" from the organisation, which has signed it out.")
-	switch err := e.conn.Client.Devices.Delete(ctx, id); {
+	switch err := e.conn.Client.Devices().Delete(ctx, id); {
 	case errors.Is(err, connectclient.ErrNotFound):
 		deletion = e.alreadyGone(id)
 	case err != nil:

@@ -36,10 +36,10 @@ func Kind(options reflector.Options, secrets client.Reader) lifecycle.Kind[*v1al
 	identities := reflector.New(options, reflector.Collection[connectclient.DeviceIdentity]{
 		Name: "device-identities",
 		List: func(c *connectclient.Client, _ string) reflector.Pager[connectclient.DeviceIdentity] {
-			return c.DeviceIdentities.List()
+			return c.DeviceIdentities().List()
 		},
 		Get: func(ctx context.Context, c *connectclient.Client, id string) (*connectclient.DeviceIdentity, error) {
-			return c.DeviceIdentities.Get(ctx, id)
+			return c.DeviceIdentities().Get(ctx, id)
 		},
 		ID:   func(i connectclient.DeviceIdentity) string { return i.ID },
 		Keys: func(i connectclient.DeviceIdentity) []string { return []string{fingerprint(i.PublicKey)} },
@@ -232,7 +232,7 @@ func (e *external) sign(ctx context.Context, request connectclient.IdentityReque
 // Create implements [lifecycle.Creator]: it registers the key. The older revision ignores tags at
 // that: then the identity is outdated from its first moment, and Update sets them.
 func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
-	made, err := e.conn.Client.DeviceIdentities.Create(ctx, e.signed)
+	made, err := e.conn.Client.DeviceIdentities().Create(ctx, e.signed)
 	if err != nil {
 		return lifecycle.Observation{}, err
 	}
@@ -244,7 +244,7 @@ func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
 // ignores it ignores silently, because the identity has become a device: that is told once, and not
 // tried again for the same spec.
 func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation, error) {
-	changed, err := e.conn.Client.DeviceIdentities.Update(ctx, id, e.changes())
+	changed, err := e.conn.Client.DeviceIdentities().Update(ctx, id, e.changes())
 	if err != nil {
 		return lifecycle.Observation{}, err
 	}
@@ -266,7 +266,7 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 // have become.
 func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, error) {
 	deletion := lifecycle.Removed(v1alpha1.EventDeleted, "Deleted the device identity "+id+" in the organisation, and with it the device that it may have become.")
-	switch err := e.conn.Client.DeviceIdentities.Delete(ctx, id); {
+	switch err := e.conn.Client.DeviceIdentities().Delete(ctx, id); {
 	case errors.Is(err, connectclient.ErrNotFound):
 		deletion = lifecycle.AlreadyGone()
 	case err != nil:

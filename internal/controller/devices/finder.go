@@ -43,7 +43,7 @@ func New(options reflector.Options) *Finder {
 		Name: "devices",
 		List: f.list,
 		Get: func(ctx context.Context, c *connectclient.Client, id string) (*device, error) {
-			return c.Devices.Get(ctx, id)
+			return c.Devices().Get(ctx, id)
 		},
 		ID: func(d device) string { return d.ID },
 		Keys: func(d device) []string {
@@ -66,10 +66,10 @@ const (
 
 func (f *Finder) list(c *connectclient.Client, scope string) reflector.Pager[device] {
 	if query, ok := strings.CutPrefix(scope, queryScope); ok {
-		return c.Devices.List(query)
+		return c.Devices().List(query)
 	}
 	return &counted{
-		Listing:   c.Devices.List(""),
+		Listing:   c.Devices().List(""),
 		firstOnly: scope == countScope,
 		total:     func(total int) { f.learn(c.Token(), total) },
 	}

@@ -115,7 +115,7 @@ func TestLocalAnswersAreThoseOfTheSimulator(t *testing.T) {
 	list := func(query string) []connectclient.Device {
 		t.Helper()
 		var all []connectclient.Device
-		for device, err := range client.Devices.List(query).All(t.Context()) {
+		for device, err := range client.Devices().List(query).All(t.Context()) {
 			if err != nil {
 				t.Fatal(err)
 			}
