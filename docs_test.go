@@ -13,6 +13,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
 )
 
 // What is written about the program is compared with the program.
@@ -93,6 +97,32 @@ func anchors(page string) map[string]bool {
 		found["#"+strings.ReplaceAll(words, " ", "-")] = true
 	}
 	return found
+}
+
+// A kind that is registered is everywhere where a person looks for it.
+func TestEveryKindIsKnownEverywhere(t *testing.T) {
+	known := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(known); err != nil {
+		t.Fatal(err)
+	}
+	samples := ""
+	for _, file := range regexp.MustCompile(`(?m)^- (\S+\.yaml)$`).FindAllStringSubmatch(read(t, "config/samples/kustomization.yaml"), -1) {
+		samples += read(t, filepath.Join("config/samples", file[1])) + "\n"
+	}
+	for kind := range known.KnownTypes(v1alpha1.GroupVersion) {
+		if !known.Recognizes(v1alpha1.GroupVersion.WithKind(kind + "List")) {
+			continue
+		}
+		for where, found := range map[string]bool{
+			"the table of kinds in README.md": strings.Contains(read(t, "README.md"), "\n| `"+kind+"` |"),
+			"PROJECT":                         strings.Contains(read(t, "PROJECT"), "\n  kind: "+kind+"\n"),
+			"a file that config/samples/kustomization.yaml names": strings.Contains(samples, "\nkind: "+kind+"\n"),
+		} {
+			if !found {
+				t.Errorf("%s is not in %s: add it there", kind, where)
+			}
+		}
+	}
 }
 
 // There is no container engine where the tests run: what the Dockerfile copies is copied elsewhere, and
