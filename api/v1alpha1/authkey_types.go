@@ -202,4 +202,21 @@ type AuthKeyList struct {
 	Items []AuthKey `json:"items"`
 }
 
+// Reasons of an AuthKey.
+const (
+	// ReasonUsable: use the key in the Secret.
+	ReasonUsable = "Usable"
+	// ReasonExchanged: nothing to do; a device has signed in with the key.
+	ReasonExchanged = "Exchanged"
+	// ReasonExpired: delete the AuthKey, or set spec.renewal; nobody used the
+	// key in time.
+	ReasonExpired = "Expired"
+	// ReasonRevoked: delete the AuthKey, or its Secret to have a new key made;
+	// somebody removed the key from the organisation.
+	ReasonRevoked = "Revoked"
+	// ReasonSecretConflict: choose another spec.secret.name, or do what the
+	// message says; the Secret belongs to something else or cannot be written.
+	ReasonSecretConflict = "SecretConflict"
+)
+
 func init() { register(&AuthKey{}, &AuthKeyList{}) }

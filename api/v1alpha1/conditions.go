@@ -20,6 +20,8 @@ const (
 	ConditionSynced = "Synced"
 )
 
+// The reasons of a single kind stand with its types.
+
 // Reasons of conditions that every kind uses. A reason says what to do about it;
 // the message says the details.
 const (
@@ -73,76 +75,6 @@ const (
 	// ReasonDeletionRefused: do what the message says, or set
 	// spec.deletionPolicy to Orphan; Connect refuses to delete it.
 	ReasonDeletionRefused = "DeletionRefused"
-)
-
-// Reasons of a DeviceIdentity.
-const (
-	// ReasonAwaitingSignature: sign status.signingRequest.digest with the
-	// device's key, and put the signature into spec.signing.signature.
-	ReasonAwaitingSignature = "AwaitingSignature"
-	// ReasonSignatureInvalid: sign status.signingRequest.digest anew; the
-	// signature is stale or made with another key.
-	ReasonSignatureInvalid = "SignatureInvalid"
-	// ReasonIdentityExchanged: manage the device's name and tags with a Device;
-	// the identity has become a device, and Connect ignores deviceName and tags
-	// from then on.
-	ReasonIdentityExchanged = "IdentityExchanged"
-)
-
-// Reasons of an AuthKey.
-const (
-	// ReasonUsable: use the key in the Secret.
-	ReasonUsable = "Usable"
-	// ReasonExchanged: nothing to do; a device has signed in with the key.
-	ReasonExchanged = "Exchanged"
-	// ReasonExpired: delete the AuthKey, or set spec.renewal; nobody used the
-	// key in time.
-	ReasonExpired = "Expired"
-	// ReasonRevoked: delete the AuthKey, or its Secret to have a new key made;
-	// somebody removed the key from the organisation.
-	ReasonRevoked = "Revoked"
-	// ReasonSecretConflict: choose another spec.secret.name, or do what the
-	// message says; the Secret belongs to something else or cannot be written.
-	ReasonSecretConflict = "SecretConflict"
-)
-
-// Reasons of a Device, and of a Deployment that waits for one.
-const (
-	// ReasonDeviceNotFound: wait for the device to sign in, or correct
-	// spec.device, in a new resource where it cannot be changed.
-	ReasonDeviceNotFound = "DeviceNotFound"
-	// ReasonDeviceAmbiguous: make spec.device match one device only, by its
-	// serial number for example.
-	ReasonDeviceAmbiguous = "DeviceAmbiguous"
-	// ReasonNotSupported: change the device in Connect itself; the API's older
-	// revision cannot change devices.
-	ReasonNotSupported = "NotSupported"
-)
-
-// Reasons of a Deployment.
-const (
-	// ReasonArtefactNotReady: wait, or look at the Artefact.
-	ReasonArtefactNotReady = "ArtefactNotReady"
-	// ReasonPending: wait; the device has not picked the deployment up yet.
-	ReasonPending = "Pending"
-	// ReasonInProgress: wait; the device is installing.
-	ReasonInProgress = "InProgress"
-	// ReasonSucceeded: nothing to do; the device reports success.
-	ReasonSucceeded = "Succeeded"
-	// ReasonFailed: look at status.stateReason; a new attempt is a new
-	// Deployment.
-	ReasonFailed = "Failed"
-	// ReasonCancelled: nothing to do; it was cancelled.
-	ReasonCancelled = "Cancelled"
-	// ReasonSuperseded: nothing to do; a newer deployment took its place.
-	ReasonSuperseded = "Superseded"
-	// ReasonDeadlineExceeded: see why the device was offline, or did not report
-	// back; a deadline of the spec is over.
-	ReasonDeadlineExceeded = "DeadlineExceeded"
-	// ReasonIncompatible: deploy to another device, correct the Artefact's
-	// compatibleWith, or set spec.force on a new Deployment; the artefact is not
-	// made for the device, and nothing was sent.
-	ReasonIncompatible = "Incompatible"
 )
 
 // Reasons of events that are not reasons of conditions too.

@@ -238,4 +238,30 @@ type DeploymentList struct {
 	Items []Deployment `json:"items"`
 }
 
+// Reasons of a Deployment.
+const (
+	// ReasonArtefactNotReady: wait, or look at the Artefact.
+	ReasonArtefactNotReady = "ArtefactNotReady"
+	// ReasonPending: wait; the device has not picked the deployment up yet.
+	ReasonPending = "Pending"
+	// ReasonInProgress: wait; the device is installing.
+	ReasonInProgress = "InProgress"
+	// ReasonSucceeded: nothing to do; the device reports success.
+	ReasonSucceeded = "Succeeded"
+	// ReasonFailed: look at status.stateReason; a new attempt is a new
+	// Deployment.
+	ReasonFailed = "Failed"
+	// ReasonCancelled: nothing to do; it was cancelled.
+	ReasonCancelled = "Cancelled"
+	// ReasonSuperseded: nothing to do; a newer deployment took its place.
+	ReasonSuperseded = "Superseded"
+	// ReasonDeadlineExceeded: see why the device was offline, or did not report
+	// back; a deadline of the spec is over.
+	ReasonDeadlineExceeded = "DeadlineExceeded"
+	// ReasonIncompatible: deploy to another device, correct the Artefact's
+	// compatibleWith, or set spec.force on a new Deployment; the artefact is not
+	// made for the device, and nothing was sent.
+	ReasonIncompatible = "Incompatible"
+)
+
 func init() { register(&Deployment{}, &DeploymentList{}) }

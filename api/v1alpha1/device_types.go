@@ -186,4 +186,17 @@ type DeviceList struct {
 	Items []Device `json:"items"`
 }
 
+// Reasons of a Device, and of a Deployment that waits for one.
+const (
+	// ReasonDeviceNotFound: wait for the device to sign in, or correct
+	// spec.device, in a new resource where it cannot be changed.
+	ReasonDeviceNotFound = "DeviceNotFound"
+	// ReasonDeviceAmbiguous: make spec.device match one device only, by its
+	// serial number for example.
+	ReasonDeviceAmbiguous = "DeviceAmbiguous"
+	// ReasonNotSupported: change the device in Connect itself; the API's older
+	// revision cannot change devices.
+	ReasonNotSupported = "NotSupported"
+)
+
 func init() { register(&Device{}, &DeviceList{}) }

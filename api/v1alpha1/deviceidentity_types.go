@@ -161,4 +161,18 @@ type DeviceIdentityList struct {
 	Items []DeviceIdentity `json:"items"`
 }
 
+// Reasons of a DeviceIdentity.
+const (
+	// ReasonAwaitingSignature: sign status.signingRequest.digest with the
+	// device's key, and put the signature into spec.signing.signature.
+	ReasonAwaitingSignature = "AwaitingSignature"
+	// ReasonSignatureInvalid: sign status.signingRequest.digest anew; the
+	// signature is stale or made with another key.
+	ReasonSignatureInvalid = "SignatureInvalid"
+	// ReasonIdentityExchanged: manage the device's name and tags with a Device;
+	// the identity has become a device, and Connect ignores deviceName and tags
+	// from then on.
+	ReasonIdentityExchanged = "IdentityExchanged"
+)
+
 func init() { register(&DeviceIdentity{}, &DeviceIdentityList{}) }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Conditions prints docs/conditions.md from the comments in
-// api/v1alpha1/conditions.go, so that the list that users read is the one that is
-// used.
+// Conditions prints docs/conditions.md from the comments in api/v1alpha1, so that
+// the list that users read is the one that is used: those of every kind, of each
+// kind, and of events.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -34,17 +35,41 @@ the details.
 `
 
 func main() {
-	file, err := parser.ParseFile(token.NewFileSet(), "api/v1alpha1/conditions.go", nil, parser.ParseComments)
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "conditions:", err)
 		os.Exit(1)
 	}
-	fmt.Print(preface)
-	for _, decl := range file.Decls {
-		if block, ok := decl.(*ast.GenDecl); ok && block.Tok == token.CONST {
-			section(block)
+}
+
+func run() error {
+	files, err := filepath.Glob("api/v1alpha1/*_types.go")
+	if err != nil {
+		return err
+	}
+	var sections, events []*ast.GenDecl
+	for _, name := range append([]string{"api/v1alpha1/conditions.go"}, files...) {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			block, ok := decl.(*ast.GenDecl)
+			if !ok || block.Tok != token.CONST {
+				continue
+			}
+			switch title := oneLine(block.Doc); {
+			case strings.HasPrefix(title, "Reasons of events"):
+				events = append(events, block)
+			case strings.HasPrefix(title, "Condition types"), strings.HasPrefix(title, "Reasons of"):
+				sections = append(sections, block)
+			}
 		}
 	}
+	fmt.Print(preface)
+	for _, block := range append(sections, events...) {
+		section(block)
+	}
+	return nil
 }
 
 // section prints one block of constants: its comment is the title, the comments of
