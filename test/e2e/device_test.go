@@ -285,10 +285,10 @@ var _ = Describe("A Device", func() {
 		Expect(f.deviceOf(there.ID)()).To(HaveField("Name", "kiosk-lobby"))
 	})
 
-	It("changes 250 devices with a request each, and shares one listing with their Deployments", func(ctx context.Context) {
+	It("changes 150 devices with a request each, and shares one listing with their Deployments", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{})
 		f.start(ctx, "--resync-interval=1h")
-		const n = 250
+		const n = 150
 		for i := range n {
 			f.Org.AddDevice(connectsim.Device{Name: "raspberrypi", SerialNumber: fmt.Sprintf("1000%04d", i)})
 		}
@@ -303,7 +303,7 @@ var _ = Describe("A Device", func() {
 		run := f.deployment("pi-0007")
 		Expect(f.Create(ctx, run)).To(Succeed())
 		Eventually(f.ready(ctx, run)).Should(HavePrefix("Unknown Pending"))
-		Expect(f.Sim.Count(listDevices)).To(BeNumerically("<=", 3+3), "one listing, and a fresh one for the Deployment")
+		Expect(f.Sim.Count(listDevices)).To(BeNumerically("<=", 2+2), "one listing, and a fresh one for the Deployment")
 		Consistently(f.changed).Should(Equal(n))
 	})
 
