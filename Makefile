@@ -10,6 +10,8 @@ FUZZTIME ?= 10s
 
 # Tools are pinned in tools/go.mod; the linters, which are larger than that, here.
 TOOL := go tool -modfile=tools/go.mod
+# Those that check what was written have a module of their own.
+CHECK := go tool -modfile=tools/checks/go.mod
 GOLANGCI_LINT_VERSION := v2.15.0
 KUBE_API_LINTER_VERSION := v0.0.0-20260716143926-092fe0c72997
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
@@ -77,7 +79,7 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 
 .PHONY: test
 # The end-to-end stories run by themselves, and so do the crashes: their processes want the machine.
-test: check-generated vet lint ## Run everything that must hold.
+test: check-generated check-modules check-licenses vet lint ## Run everything that must hold.
 	@$(ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
 	@$(ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v test/crash)
 	@$(ASSETS); go test -timeout 30m ./test/crash
@@ -85,6 +87,34 @@ test: check-generated vet lint ## Run everything that must hold.
 .PHONY: crash-matrix
 crash-matrix: ## Disturb every step of every kind, on both revisions, and print the steps.
 	@$(ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
+
+# What the images are built from, and the licences that go well with theirs in a binary.
+SHIPPED := . ./cmd/connectsim
+COMPATIBLE := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT
+REPORT_LICENSES = $(CHECK) go-licenses report $(SHIPPED) --ignore rpi-connect.dev/operator --template hack/licenses.tpl 2>/dev/null
+
+.PHONY: licenses
+licenses: ## Write down the licences of what the images are built from.
+	$(REPORT_LICENSES) > docs/licenses.md
+
+.PHONY: check-licenses
+check-licenses: ## Check that they are compatible, and written down.
+	@$(CHECK) go-licenses check $(SHIPPED) --ignore rpi-connect.dev/operator --allowed_licenses=$(COMPATIBLE) 2>&1 | { grep -v '^[WI/]' || true; }
+	@$(REPORT_LICENSES) | diff docs/licenses.md - || { echo "docs/licenses.md is not current: run make licenses"; exit 1; }
+
+.PHONY: check-modules
+check-modules: ## Check that no dependency was changed after it was recorded.
+	@go mod verify
+	@cd tools && go mod verify
+	@cd tools/checks && go mod verify
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is called. VULNDB=file:///… is a copy of the database.
+	$(CHECK) govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
+
+.PHONY: mutation
+mutation: ## Change every decision of the core in turn, and list the changes that no test notices.
+	@hack/mutation.sh
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME.
