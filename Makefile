@@ -17,8 +17,10 @@ KUBE_API_LINTER_VERSION := v0.0.0-20260716143926-092fe0c72997
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 KUBE_API_LINTER := bin/kube-api-linter-$(KUBE_API_LINTER_VERSION)
 
-# The folder with kube-apiserver, etcd and kubectl; the first time, they are built.
+# The folder with kube-apiserver, etcd and kubectl, and for tests also kube-controller-manager; the
+# first time, they are built.
 ASSETS = set -e; assets="$$(hack/controlplane/assets.sh)"; export KUBEBUILDER_ASSETS="$$assets"
+TEST_ASSETS = set -e; assets="$$(hack/controlplane/assets.sh --controller-manager)"; export KUBEBUILDER_ASSETS="$$assets"
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -80,13 +82,13 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 .PHONY: test
 # The end-to-end stories run by themselves, and so do the crashes: their processes want the machine.
 test: check-generated check-modules check-licenses vet lint ## Run everything that must hold.
-	@$(ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
-	@$(ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v test/crash)
-	@$(ASSETS); go test -timeout 30m ./test/crash
+	@$(TEST_ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
+	@$(TEST_ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v test/crash)
+	@$(TEST_ASSETS); go test -timeout 30m ./test/crash
 
 .PHONY: crash-matrix
 crash-matrix: ## Disturb every step of every kind, on both revisions, and print the steps.
-	@$(ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
+	@$(TEST_ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
 
 # What the images are built from, and the licences that go well with theirs in a binary.
 SHIPPED := . ./cmd/connectsim
@@ -130,7 +132,7 @@ bench: ## Measure requests, writes, time and memory. The README's tables are its
 
 .PHONY: control-plane
 control-plane: ## Find, download or build the control plane for tests, and say where it is.
-	@hack/controlplane/assets.sh
+	@hack/controlplane/assets.sh --controller-manager
 
 ##@ Build
 

@@ -66,7 +66,8 @@ func run() error {
 		{"Start kube-apiserver and etcd, install CRDs and RBAC", d.startCluster},
 		{"Start the simulator of Connect, with a few virtual Raspberry Pis", d.startConnect},
 		{"Build and start the operator", d.startOperator},
-		{"kubectl apply -k config/samples", d.applySamples},
+		{"Put the organisation's access token into the Secret connect-access-token", d.putToken},
+		{"kubectl apply -k config/samples, but for its placeholder of that Secret", d.applySamples},
 	}
 	for _, step := range steps {
 		began := time.Now()
@@ -93,7 +94,7 @@ func run() error {
 
 func (d *demo) startCluster(ctx context.Context) error {
 	var err error
-	if d.cluster, err = cluster.Start(ctx, cluster.Options{ControllerManager: cluster.HasControllerManager()}); err != nil {
+	if d.cluster, err = cluster.Start(ctx, cluster.Options{}); err != nil {
 		return err
 	}
 	d.kubeconfig = filepath.Join(d.cluster.Dir, "kubeconfig")
@@ -127,13 +128,21 @@ func (d *demo) startOperator(ctx context.Context) error {
 	return d.manager.WaitReady(ctx)
 }
 
-// applySamples applies the samples as they are, after the Secret that they need
-// with a token that the simulator knows.
+func (d *demo) putToken(ctx context.Context) error {
+	return d.cluster.PutToken(ctx, metav1.NamespaceDefault, d.Token)
+}
+
+// applySamples applies the samples, but for the access token, which is there
+// already.
 func (d *demo) applySamples(ctx context.Context) error {
-	if _, err := d.kubectl(ctx, "apply", "-k", filepath.Join(cluster.Root(), "config", "samples")); err != nil {
+	samples, err := d.kubectl(ctx, "kustomize", filepath.Join(cluster.Root(), "config", "samples"))
+	if err != nil {
 		return err
 	}
-	return d.cluster.PutToken(ctx, metav1.NamespaceDefault, d.Token)
+	manifests := slices.DeleteFunc(strings.Split(samples, "\n---\n"), func(manifest string) bool {
+		return strings.Contains(manifest, "\nkind: Secret\nmetadata:\n  name: connect-access-token\n")
+	})
+	return d.apply(ctx, strings.Join(manifests, "\n---\n"))
 }
 
 // apply applies a manifest.

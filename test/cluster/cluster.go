@@ -232,7 +232,7 @@ func Assets() (string, error) {
 	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
 		return assets, nil
 	}
-	script := exec.Command(filepath.Join(Root(), "hack", "controlplane", "assets.sh"))
+	script := exec.Command(filepath.Join(Root(), "hack", "controlplane", "assets.sh"), "--controller-manager")
 	script.Stderr = os.Stderr
 	out, err := script.Output()
 	if err != nil {
