@@ -99,6 +99,30 @@ func anchors(page string) map[string]bool {
 	return found
 }
 
+// The tests that docs/security.md names for its threats are there.
+func TestEveryThreatHasATest(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "docs/security.md"), "## Threats")
+	table, _, _ = strings.Cut(table, "\n## ")
+	threats := 0
+	for _, row := range regexp.MustCompile(`(?m)^\| .* \| ([^|]*) \|$`).FindAllStringSubmatch(table, -1) {
+		if row[1] == "test" || row[1] == "---" {
+			continue
+		}
+		threats++
+		for named := range strings.SplitSeq(row[1], "; ") {
+			test := regexp.MustCompile("^`([^`]+)`: (.+)$").FindStringSubmatch(named)
+			if test == nil {
+				t.Errorf("%q names no test: write `file`: words that it has", named)
+			} else if !strings.Contains(read(t, test[1]), test[2]) {
+				t.Errorf("%s has no test %q", test[1], test[2])
+			}
+		}
+	}
+	if threats == 0 {
+		t.Error("docs/security.md has no table of threats")
+	}
+}
+
 // A kind that is registered is everywhere where a person looks for it.
 func TestEveryKindIsKnownEverywhere(t *testing.T) {
 	known := runtime.NewScheme()
