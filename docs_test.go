@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
@@ -146,6 +148,29 @@ func TestEveryKindIsKnownEverywhere(t *testing.T) {
 				t.Errorf("%s is not in %s: add it there", kind, where)
 			}
 		}
+	}
+}
+
+// status.id says which remote object a resource has, so users edit every kind and no status.
+func TestEditorsWriteEveryKindAndNoStatus(t *testing.T) {
+	var role rbacv1.ClusterRole
+	if err := yaml.UnmarshalStrict([]byte(read(t, "config/rbac/connect_editor_role.yaml")), &role); err != nil {
+		t.Fatal(err)
+	}
+	var kinds, granted []string
+	crds, err := filepath.Glob("config/crd/bases/rpi-connect.dev_*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, crd := range crds {
+		kinds = append(kinds, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(crd), "rpi-connect.dev_"), ".yaml"))
+	}
+	for _, rule := range role.Rules {
+		granted = append(granted, rule.Resources...)
+	}
+	slices.Sort(granted)
+	if !slices.Equal(granted, kinds) {
+		t.Errorf("editors may write %q; the kinds are %q: name these in config/rbac/connect_editor_role.yaml", granted, kinds)
 	}
 }
 
