@@ -62,6 +62,12 @@ check-generated: ## Check that what is generated is current.
 		diff -r "$$generated" "$$work/$$generated" || { echo "$$generated is not current: run make manifests generate docs"; exit 1; }; \
 	done
 
+.PHONY: tidy
+tidy: ## Tidy every go.mod.
+	@git ls-files -- '*go.mod' | while read -r module; do \
+		echo "go mod tidy: $$module"; (cd "$$(dirname "$$module")" && go mod tidy); \
+	done
+
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format the code.
 	$(GOLANGCI_LINT) fmt
@@ -79,11 +85,24 @@ lint: $(GOLANGCI_LINT) $(KUBE_API_LINTER) ## Run the linters.
 lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 	$(GOLANGCI_LINT) run --fix
 
+# What must hold. The end-to-end stories run by themselves, and so do the crashes: their processes
+# want the machine.
+TESTS := check-generated check-modules check-licenses vet lint test-unit test-e2e test-crash
+
 .PHONY: test
-# The end-to-end stories run by themselves, and so do the crashes: their processes want the machine.
-test: check-generated check-modules check-licenses vet lint ## Run everything that must hold.
+test: ## Run everything that must hold, and say how long each part took.
+	@MAKE="$(MAKE)" hack/steps.sh $(TESTS)
+
+.PHONY: test-unit
+test-unit: ## Run the tests of every package, which need a control plane too.
 	@$(TEST_ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
-	@$(TEST_ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v test/crash)
+
+.PHONY: test-e2e
+test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have these words.
+	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v test/crash))
+
+.PHONY: test-crash
+test-crash: ## Disturb a part of the steps of every kind.
 	@$(TEST_ASSETS); go test -timeout 30m ./test/crash
 
 .PHONY: crash-matrix
