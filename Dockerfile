@@ -2,6 +2,9 @@
 #
 # Two images: the operator (the default) and, with --target simulator, the
 # simulator of Connect's API. make docker-build builds both.
+#
+# The base images are named by tag: the project is developed where no registry can
+# be asked for their digests. Dependabot proposes those, where it runs.
 
 FROM --platform=$BUILDPLATFORM golang:1.26 AS source
 WORKDIR /src

@@ -87,7 +87,7 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 
 # What must hold. The end-to-end stories run by themselves, and so do the crashes: their processes
 # want the machine.
-TESTS := check-generated check-modules check-licenses vet lint test-unit test-e2e test-crash
+TESTS := check-generated check-modules check-licenses check-workflows vet lint test-unit test-e2e test-crash
 
 .PHONY: test
 test: ## Run everything that must hold, and say how long each part took.
@@ -128,6 +128,10 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@go mod verify
 	@cd tools && go mod verify
 	@cd tools/checks && go mod verify
+
+.PHONY: check-workflows
+check-workflows: ## Check the workflows of .github.
+	@$(CHECK) actionlint
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called. VULNDB=file:///… is a copy of the database.
@@ -171,6 +175,13 @@ simulator: ## Serve the Connect API from memory, on 127.0.0.1:8080. ARGS="--pis 
 docker-build: ## Build the images IMG and SIMULATOR_IMG, where there is Docker.
 	docker build --build-arg VERSION=$(VERSION) --target manager -t $(IMG) .
 	docker build --target simulator -t $(SIMULATOR_IMG) .
+
+PLATFORMS ?= linux/amd64,linux/arm64,linux/arm/v7
+
+.PHONY: docker-push
+docker-push: ## Build the images for PLATFORMS and push them; needs docker buildx.
+	docker buildx build --platform $(PLATFORMS) --build-arg VERSION=$(VERSION) --target manager -t $(IMG) --push .
+	docker buildx build --platform $(PLATFORMS) --target simulator -t $(SIMULATOR_IMG) --push .
 
 .PHONY: build-installer
 build-installer: ## Write everything a cluster needs to dist/install.yaml.

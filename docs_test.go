@@ -70,7 +70,12 @@ func TestTheDocsNameWhatThereIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages = slices.DeleteFunc(pages, func(page string) bool { return page == "docs/api.md" }) // it is generated
-	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md") {
+	decisions, err := filepath.Glob("docs/adr/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(pages, decisions...)
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md") {
 		text := read(t, page)
 		for _, link := range regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(text, -1) {
 			to := page
