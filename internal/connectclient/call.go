@@ -101,3 +101,12 @@ func replaced(list *[]string) *[]string {
 	}
 	return list
 }
+
+// noneIsNil makes no tags equal, whether the API leaves them out, or says null or
+// []: its two revisions and its several calls do not agree.
+func noneIsNil(tags []string) []string {
+	if len(tags) == 0 {
+		return nil
+	}
+	return tags
+}

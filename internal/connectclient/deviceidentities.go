@@ -31,13 +31,15 @@ func (d *DeviceIdentity) normalise() string {
 	return d.ID
 }
 
-// noneIsNil makes no tags equal, whether the API leaves them out, or says null or
-// []: its two revisions and its several calls do not agree.
-func noneIsNil(tags []string) []string {
-	if len(tags) == 0 {
-		return nil
-	}
-	return tags
+// DeviceIdentityCreate is a new device identity.
+type DeviceIdentityCreate struct {
+	// PublicKeyPEM is sent as it is. See [ParsePublicKeyPEM].
+	PublicKeyPEM string `json:"public_key"`
+	Description  string `json:"description"`
+	// DeviceName is what the device will be called; optional.
+	DeviceName string `json:"device_name,omitempty"`
+	// Tags the device will have; optional. The older revision ignores them.
+	Tags []string `json:"tags,omitempty"`
 }
 
 // DeviceIdentityUpdate changes a device identity; nil leaves a field as it is,

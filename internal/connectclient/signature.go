@@ -20,17 +20,6 @@ import (
 	"strings"
 )
 
-// DeviceIdentityCreate is a new device identity.
-type DeviceIdentityCreate struct {
-	// PublicKeyPEM is sent as it is. See [ParsePublicKeyPEM].
-	PublicKeyPEM string `json:"public_key"`
-	Description  string `json:"description"`
-	// DeviceName is what the device will be called; optional.
-	DeviceName string `json:"device_name,omitempty"`
-	// Tags the device will have; optional. The older revision ignores them.
-	Tags []string `json:"tags,omitempty"`
-}
-
 // IdentityRequest is the one request of the API that has to be signed: whoever
 // registers a device identity proves that they hold the private key. It fixes the
 // exact bytes that will be sent, and what of them is signed.

@@ -124,7 +124,7 @@ func (e *external) Observe(ctx context.Context) (lifecycle.Observation, error) {
 	switch {
 	case e.deleting():
 		return e.leftToRevoke()
-	case e.secret.id() == "" || !e.secret.holds && e.secret.annotation(annotationCleared) != e.secret.id():
+	case e.secret.id() == "" || !e.secret.holds && !e.secret.cleared(e.secret.id()):
 		return e.withoutKey()
 	default:
 		return e.withKey()
@@ -243,7 +243,7 @@ func (e *external) withKey() (lifecycle.Observation, error) {
 // look gathers what is known of the key in the Secret. Of one that is gone, what was seen last still
 // holds: a key that a device has used stays used.
 func (e *external) look(id string) error {
-	e.key = state{AuthKey: connectclient.AuthKey{ID: id, ExpiresAt: e.secret.time(annotationExpiresAt)}}
+	e.key = state{AuthKey: connectclient.AuthKey{ID: id, ExpiresAt: e.secret.expiresAt()}}
 	if e.lists {
 		found, there, err := e.store.Lookup(id, e.conn.Waiter)
 		if err != nil {
@@ -252,7 +252,7 @@ func (e *external) look(id string) error {
 		if there {
 			e.key = state{AuthKey: found, listed: true}
 			if e.key.ExpiresAt.IsZero() {
-				e.key.ExpiresAt = e.secret.time(annotationExpiresAt)
+				e.key.ExpiresAt = e.secret.expiresAt()
 			}
 			return nil
 		}
@@ -270,10 +270,10 @@ func (e *external) look(id string) error {
 // observation is what is to be said of the key in the Secret, and whether anything is left to do.
 func (e *external) observation() lifecycle.Observation {
 	now := e.clock.Now()
-	outdated := len(e.secret.supersedes()) > 0 || e.secret.annotation(annotationPrevious) != "" || e.secret.templateOutdated() ||
+	outdated := len(e.secret.supersedes()) > 0 || e.secret.previous() != "" || e.secret.templateOutdated() ||
 		len(e.lost) > 0 || e.toBeCleared()
 	if e.key.editable(now) {
-		outdated = outdated || e.changes() != (connectclient.AuthKeyUpdate{}) || e.secret.annotation(annotationKeySpecHash) != keySpecHash(e.obj)
+		outdated = outdated || e.changes() != (connectclient.AuthKeyUpdate{}) || !e.secret.matchesKeySpec()
 	}
 	outcome := e.outcome()
 	if e.unsure {
@@ -284,7 +284,7 @@ func (e *external) observation() lifecycle.Observation {
 
 // toBeCleared tells whether the Secret still holds a key that nobody used in time.
 func (e *external) toBeCleared() bool {
-	return e.key.expired(e.clock.Now()) && e.secret.annotation(annotationCleared) != e.key.ID
+	return e.key.expired(e.clock.Now()) && !e.secret.cleared(e.key.ID)
 }
 
 // changes is what distinguishes the key listed from the spec.
@@ -387,7 +387,7 @@ func (e *external) previousSecret() string {
 	if name := e.obj.Status.SecretName; name != "" && name != e.secret.name().Name {
 		return name
 	}
-	return e.secret.annotation(annotationPrevious)
+	return e.secret.previous()
 }
 
 // notStored revokes a key that could not be stored. If even that fails, the key is one that a request
@@ -471,8 +471,8 @@ func (e *external) edit(ctx context.Context) error {
 		e.key.AuthKey = *changed
 		e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: "Updated the auth key " + e.key.ID + " in the organisation."})
 	}
-	if e.secret.annotation(annotationKeySpecHash) != keySpecHash(e.obj) {
-		return e.secret.note(ctx, map[string]any{annotationKeySpecHash: keySpecHash(e.obj)})
+	if !e.secret.matchesKeySpec() {
+		return e.secret.noteKeySpec(ctx)
 	}
 	return nil
 }
@@ -503,12 +503,12 @@ func (e *external) revokeSuperseded(ctx context.Context) error {
 			return err
 		}
 	}
-	return e.secret.note(ctx, map[string]any{annotationSupersedes: nil})
+	return e.secret.forgetSuperseded(ctx)
 }
 
 // discardPrevious deletes the Secret of another name that the key was in before.
 func (e *external) discardPrevious(ctx context.Context) error {
-	previous := e.secret.annotation(annotationPrevious)
+	previous := e.secret.previous()
 	if previous == "" {
 		return nil
 	}
@@ -517,7 +517,7 @@ func (e *external) discardPrevious(ctx context.Context) error {
 			return err
 		}
 	}
-	return e.secret.note(ctx, map[string]any{annotationPrevious: nil})
+	return e.secret.forgetPrevious(ctx)
 }
 
 func (e *external) clearDead(ctx context.Context) error {
@@ -570,12 +570,7 @@ func (e *external) emptySecret(ctx context.Context) error {
 	if belongs := e.secret.belongs(); belongs == nobodys || e.secret.id() == "" || !e.secret.meta.DeletionTimestamp.IsZero() {
 		return nil
 	}
-	err := e.secret.patch(ctx, map[string]any{
-		"data": nil,
-		"metadata": map[string]any{"annotations": map[string]any{
-			v1alpha1.AnnotationID: nil, annotationSupersedes: nil, annotationKeyHash: nil, annotationExpiresAt: nil,
-		}},
-	})
+	err := e.secret.forgetKey(ctx)
 	if _, refused := lifecycle.Refusal(err); refused {
 		return nil
 	}

@@ -253,6 +253,20 @@ func (k *keySecret) annotation(name string) string {
 // id is the remote id of the key that the Secret holds or held last; empty if there is none.
 func (k *keySecret) id() string { return k.annotation(v1alpha1.AnnotationID) }
 
+// expiresAt is when the key expires, as it was said when it was written.
+func (k *keySecret) expiresAt() time.Time { return k.time(annotationExpiresAt) }
+
+// previous is the name of the Secret that held the key before, until that is deleted.
+func (k *keySecret) previous() string { return k.annotation(annotationPrevious) }
+
+// cleared tells whether the key with the id was taken out of the Secret when it was dead.
+func (k *keySecret) cleared(id string) bool { return k.annotation(annotationCleared) == id }
+
+// matchesKeySpec tells whether the key was written for the spec as it is now.
+func (k *keySecret) matchesKeySpec() bool {
+	return k.annotation(annotationKeySpecHash) == keySpecHash(k.owner)
+}
+
 // supersedes are the ids of the keys before, which are to be revoked.
 func (k *keySecret) supersedes() []string {
 	return strings.Fields(strings.ReplaceAll(k.annotation(annotationSupersedes), ",", " "))
@@ -469,6 +483,31 @@ func (k *keySecret) clear(ctx context.Context) error {
 		"data":     nil,
 		"metadata": map[string]any{"annotations": map[string]any{annotationCleared: k.id(), annotationKeyHash: nil}},
 	})
+}
+
+// forgetKey removes a key that is no longer the AuthKey's, and everything that is said of it.
+func (k *keySecret) forgetKey(ctx context.Context) error {
+	return k.patch(ctx, map[string]any{
+		"data": nil,
+		"metadata": map[string]any{"annotations": map[string]any{
+			v1alpha1.AnnotationID: nil, annotationSupersedes: nil, annotationKeyHash: nil, annotationExpiresAt: nil,
+		}},
+	})
+}
+
+// noteKeySpec says that the key is as the spec of the AuthKey is now.
+func (k *keySecret) noteKeySpec(ctx context.Context) error {
+	return k.note(ctx, map[string]any{annotationKeySpecHash: keySpecHash(k.owner)})
+}
+
+// forgetSuperseded says that the keys before are revoked.
+func (k *keySecret) forgetSuperseded(ctx context.Context) error {
+	return k.note(ctx, map[string]any{annotationSupersedes: nil})
+}
+
+// forgetPrevious says that the Secret before is deleted.
+func (k *keySecret) forgetPrevious(ctx context.Context) error {
+	return k.note(ctx, map[string]any{annotationPrevious: nil})
 }
 
 // patch writes to the version of the Secret that this pass has seen.

@@ -279,3 +279,26 @@ func (c *Claims) wakeWaiting(holder types.UID) {
 	}
 	delete(c.waiting, holder)
 }
+
+// claims lists what identifies the remote object that the resource is about.
+func (r *Reconciler[O]) claims(obj O) []string {
+	var claims []string
+	if record := recordOf(obj); record.ID != "" {
+		claims = append(claims, claimID(record.ID))
+	}
+	if key := r.naturalKey(obj); key != "" {
+		claims = append(claims, claimKey(key))
+	}
+	return claims
+}
+
+func (r *Reconciler[O]) naturalKey(obj O) string {
+	if r.kind.NaturalKey == nil {
+		return ""
+	}
+	return r.kind.NaturalKey(obj)
+}
+
+// claimID and claimKey are the claims on a remote object, by its id and by its natural key.
+func claimID(id string) string   { return "id/" + id }
+func claimKey(key string) string { return "key/" + key }

@@ -53,6 +53,11 @@ type Reconciler[O Object] struct {
 	queue  workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
 
+// newReconciler is the loop for one kind, before anything wakes it.
+func newReconciler[O Object](env Environment, kind Kind[O]) *Reconciler[O] {
+	return &Reconciler[O]{Environment: env, Claims: newClaims(env.Clock), kind: kind, memory: newMemory()}
+}
+
 // Reconcile makes the remote side of one resource what its spec says, and its status what the
 // remote side is.
 func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {

@@ -38,17 +38,9 @@ const (
 	indexClaim  = "rpi-connect.dev/claim"
 )
 
-func claimID(id string) string   { return "id/" + id }
-func claimKey(key string) string { return "key/" + key }
-
 // errorBackoff is the longest time between two attempts after an error that nobody knows, such as
 // an API server that does not answer: when it is back, everything goes on within seconds.
 const errorBackoff = 5 * time.Second
-
-// newReconciler is the loop for one kind, before anything wakes it.
-func newReconciler[O Object](env Environment, kind Kind[O]) *Reconciler[O] {
-	return &Reconciler[O]{Environment: env, Claims: newClaims(env.Clock), kind: kind, memory: newMemory()}
-}
 
 // SetupWithManager starts the loop for one kind: its resources, their Secrets and the organisation
 // wake it, and nothing else does.
@@ -109,25 +101,6 @@ func (r *Reconciler[O]) index(ctx context.Context, indexer client.FieldIndexer) 
 		}
 	}
 	return nil
-}
-
-// claims lists what identifies the remote object that the resource is about.
-func (r *Reconciler[O]) claims(obj O) []string {
-	var claims []string
-	if record := recordOf(obj); record.ID != "" {
-		claims = append(claims, claimID(record.ID))
-	}
-	if key := r.naturalKey(obj); key != "" {
-		claims = append(claims, claimKey(key))
-	}
-	return claims
-}
-
-func (r *Reconciler[O]) naturalKey(obj O) string {
-	if r.kind.NaturalKey == nil {
-		return ""
-	}
-	return r.kind.NaturalKey(obj)
 }
 
 // secrets names the Secrets whose change concerns the resource.

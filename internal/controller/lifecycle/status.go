@@ -7,28 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
-
-// Event is something worth telling the user once.
-type Event struct {
-	Warning bool
-	// Reason and Action are in UpperCamelCase; Message is a sentence.
-	Reason, Action, Message string
-	// About is the object that the event is about. Default: the resource.
-	About runtime.Object
-	// OfStatus says that the event is about a change of the status: it is dropped if that is not
-	// written. Other events tell what has happened already.
-	OfStatus bool
-}
 
 // patchStatus writes the status, if it differs, and then emits the events. It is the only place
 // that writes status, and nothing else.
@@ -140,19 +125,4 @@ func setCondition(conditions *[]metav1.Condition, generation int64, kind string,
 	meta.SetStatusCondition(conditions, metav1.Condition{
 		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: generation,
 	})
-}
-
-// EmitEvents emits events about a resource, once what they announce is written.
-func EmitEvents(recorder events.EventRecorder, obj Object, all []Event) {
-	for _, e := range all {
-		kind := corev1.EventTypeNormal
-		if e.Warning {
-			kind = corev1.EventTypeWarning
-		}
-		about := e.About
-		if about == nil {
-			about = obj
-		}
-		recorder.Eventf(about, nil, kind, e.Reason, e.Action, "%s", eventNote(e.Message))
-	}
 }
