@@ -285,6 +285,37 @@ var _ = Describe("A Device", func() {
 		Expect(f.deviceOf(there.ID)()).To(HaveField("Name", "kiosk-lobby"))
 	})
 
+	It("is known as soon as it is found, although it cannot be changed yet", func(ctx context.Context) {
+		f = newFleet(ctx, connectsim.Options{})
+		f.start(ctx, quick...)
+		there := f.pi("raspberrypi")
+		outage := f.Sim.Inject(connectsim.Fault{Route: patchDevice, Status: http.StatusServiceUnavailable})
+		kiosk := f.board("kiosk", "")
+		kiosk.Spec.Device, kiosk.Spec.Tags = v1alpha1.SingleDeviceReference{Name: "raspberrypi"}, []string{"kiosk"}
+		Expect(f.Create(ctx, kiosk)).To(Succeed())
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("Unknown ConnectUnavailable"))
+		Expect(kiosk.Status.ID).To(Equal(there.ID))
+		Expect(kiosk.Status.Board).NotTo(BeNil())
+
+		By("whatever it is called in the meantime")
+		f.Org.ChangeDevice(there.ID, func(d *connectsim.Device) { d.Name = "lobby" })
+		Eventually(func() string { f.ready(ctx, kiosk)(); return kiosk.Status.Name }).Should(Equal("lobby"))
+		outage.Clear()
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
+		Expect(f.deviceOf(there.ID)()).To(HaveField("Tags", ConsistOf("kiosk")))
+	})
+
+	It("says when it cannot be looked for, because the hour is spent", func(ctx context.Context) {
+		f = newFleet(ctx, connectsim.Options{RateLimit: 40, Window: 8 * time.Second})
+		f.Sim.Spend(f.Token, 40)
+		f.start(ctx, "--resync-interval=1h")
+		there := f.pi("kiosk")
+		kiosk := f.board("kiosk", there.SerialNumber)
+		Expect(f.Create(ctx, kiosk)).To(Succeed())
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("Unknown Throttled"))
+		Eventually(f.ready(ctx, kiosk)).Should(HavePrefix("True Available"))
+	})
+
 	It("changes 150 devices with a request each, and shares one listing with their Deployments", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{})
 		f.start(ctx, "--resync-interval=1h")

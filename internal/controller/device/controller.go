@@ -129,7 +129,7 @@ func (e *external) single(wanted v1alpha1.DeviceReference, what, absent string) 
 // follow looks for the board of a device that is gone: if it has signed in again, it is another
 // device now. Whoever has the name of the one that is gone is not taken for it.
 func (e *external) follow() (lifecycle.Observation, error) {
-	gone, serial := e.conn.Record.ID, e.obj.Status.SerialNumber
+	gone, serial := lifecycle.Text(e.conn.Record.ID), e.obj.Status.SerialNumber
 	if wanted := e.obj.Spec.Device.SerialNumber; wanted != "" {
 		serial = lifecycle.Text(wanted)
 	}
@@ -147,12 +147,13 @@ func (e *external) follow() (lifecycle.Observation, error) {
 // lost is the observation of a device that is gone, and of whose board nothing is known: it had no
 // serial number, or the status that said so is lost.
 func (e *external) lost() lifecycle.Observation {
+	gone := lifecycle.Text(e.conn.Record.ID)
 	if e.obj.Spec.Device.ID != "" {
-		return notFound("The device %s is no longer in the organisation, and will not come back under this id: name it by its serial number, in a new Device.", e.conn.Record.ID)
+		return notFound("The device %s is no longer in the organisation, and will not come back under this id: name it by its serial number, in a new Device.", gone)
 	}
 	return lifecycle.NotCreated(lifecycle.Stalled(v1alpha1.ReasonNotFound,
 		"The device %s is no longer in the organisation, and it is not known which board it was: to take the device that spec.device names now, remove the annotation %s.",
-		e.conn.Record.ID, v1alpha1.AnnotationID))
+		gone, v1alpha1.AnnotationID))
 }
 
 // notFound is the observation that the device is not there, which a listing has proven, and another

@@ -55,7 +55,7 @@ func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer final
 		return err
 	}
 	p.known.written.note(result.ResourceVersion, wallClock())
-	for _, obj := range []O{p.obj, p.stored} {
+	for _, obj := range []O{p.obj, p.stored, p.held} {
 		obj.SetResourceVersion(result.ResourceVersion)
 		obj.SetAnnotations(result.Annotations)
 		obj.SetFinalizers(result.Finalizers)

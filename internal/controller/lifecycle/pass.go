@@ -18,8 +18,10 @@ import (
 type pass[O Object] struct {
 	*Reconciler[O]
 	req    reconcile.Request
-	obj    O // the resource, with the status as it becomes during the pass
-	stored O // the resource as the API server has it
+	obj    O   // the resource, with the status as it becomes during the pass
+	stored O   // the resource as the API server has it
+	held   O   // with what holds although the pass does not come to its end
+	holds  int // how many of the events go with that
 	known  *remembered
 
 	record     Record
@@ -35,6 +37,7 @@ type pass[O Object] struct {
 func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *pass[O] {
 	p := &pass[O]{Reconciler: r, req: req, obj: obj, known: known, record: recordOf(obj), intent: intentOf(obj)}
 	p.stored, _ = obj.DeepCopyObject().(O)
+	p.held = p.stored
 	if p.intent == nil && p.record.ID == "" {
 		p.intent = r.memory.intentOf(obj.GetUID())
 		p.intentLost = p.intent != nil

@@ -140,6 +140,7 @@ func (p *pass[O]) run(ctx context.Context) (Outcome, error) {
 		return seen.Outcome, nil
 	}
 	if err == nil && seen.Outdated && seen.Relation != Absent {
+		p.hold(seen)
 		seen, err = p.update(ctx, remote, seen)
 	}
 	if err != nil {
@@ -207,14 +208,23 @@ func (p *pass[O]) tell(ctx context.Context, outcome Outcome) (Outcome, error) {
 	if err != nil || outcome.Reason != v1alpha1.ReasonWriteRefused {
 		return outcome, err
 	}
+	p.held, p.holds = p.stored, 0
 	p.discard()
 	return outcome, p.patchStatus(ctx, outcome)
 }
 
-// discard takes back what the pass has gathered for the status: it did not come to its end.
+// hold keeps what has been observed and recorded, whatever becomes of the change that follows.
+func (p *pass[O]) hold(seen Observation) {
+	p.noteOrganisation(seen)
+	p.held, _ = p.obj.DeepCopyObject().(O)
+	p.holds = len(p.events)
+}
+
+// discard takes back what the pass has gathered for the status since it last held something: it did
+// not come to its end.
 func (p *pass[O]) discard() {
-	p.obj, _ = p.stored.DeepCopyObject().(O)
-	p.events = slices.DeleteFunc(p.events, func(e Event) bool { return e.OfStatus })
+	p.obj, _ = p.held.DeepCopyObject().(O)
+	p.events = append(p.events[:p.holds:p.holds], slices.DeleteFunc(p.events[p.holds:], func(e Event) bool { return e.OfStatus })...)
 }
 
 // next says when to look again.
