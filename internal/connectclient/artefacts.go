@@ -69,7 +69,7 @@ func (a *ArtefactClient) list(query url.Values) *Listing[Artefact] {
 		plural:    "artefacts",
 		query:     query,
 		normalise: (*Artefact).normalise,
-		judge:     noCollection,
+		refine:    noCollection,
 	}
 }
 
@@ -83,7 +83,7 @@ func (a *ArtefactClient) Get(ctx context.Context, id string) (*Artefact, error) 
 	}
 	found := &Artefact{}
 	req := request{operation: operation, method: http.MethodGet, path: path, currentOnly: true}
-	if err := a.client.into(ctx, req, found); err != nil {
+	if err := a.client.doInto(ctx, req, found); err != nil {
 		return nil, err
 	}
 	return found, nil
@@ -93,7 +93,7 @@ func (a *ArtefactClient) Get(ctx context.Context, id string) (*Artefact, error) 
 // the answer is not published.
 func (a *ArtefactClient) Create(ctx context.Context, create ArtefactCreate) (*Artefact, error) {
 	made := &Artefact{}
-	err := a.client.into(ctx, request{
+	err := a.client.doInto(ctx, request{
 		operation: "create artefact", method: http.MethodPost, path: artefactsPath, body: encode(create),
 	}, made)
 	if err != nil {
@@ -110,6 +110,6 @@ func (a *ArtefactClient) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = a.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path})
-	return also(err, http.StatusUnprocessableEntity, "have been deployed", ErrArtefactDeployed)
+	err = a.client.do(ctx, request{operation: operation, method: http.MethodDelete, path: path})
+	return classify(err, http.StatusUnprocessableEntity, "have been deployed", ErrArtefactDeployed)
 }

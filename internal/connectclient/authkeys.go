@@ -72,12 +72,12 @@ func (k *AuthKeyClient) List() *Listing[AuthKey] {
 		path:      authKeysPath,
 		plural:    "auth_keys",
 		normalise: (*AuthKey).normalise,
-		judge:     k.judgeListing,
+		refine:    k.refineListing,
 	}
 }
 
-// judgeListing tells a service that has no such listing from one that is broken.
-func (k *AuthKeyClient) judgeListing(err error) error {
+// refineListing tells a service that has no such listing from one that is broken.
+func (k *AuthKeyClient) refineListing(err error) error {
 	if e, ok := errors.AsType[*Error](err); ok && k.client.Revision() == RevisionOlder && (e.Is(ErrNotFound) || e.Is(ErrUnsupported)) {
 		return unsupported(e.Operation)
 	}
@@ -93,7 +93,7 @@ func (k *AuthKeyClient) Get(ctx context.Context, id string) (*AuthKey, error) {
 func (k *AuthKeyClient) Create(ctx context.Context, create AuthKeyCreate) (*AuthKey, error) {
 	req := request{operation: "create auth key", method: http.MethodPost, path: authKeysPath, body: encode(create)}
 	made := &AuthKey{}
-	if err := k.client.into(ctx, req, made); err != nil {
+	if err := k.client.doInto(ctx, req, made); err != nil {
 		return nil, err
 	}
 	if made.Secret.IsZero() {
@@ -106,7 +106,7 @@ func (k *AuthKeyClient) Create(ctx context.Context, create AuthKeyCreate) (*Auth
 func (k *AuthKeyClient) Update(ctx context.Context, id string, update AuthKeyUpdate) (*AuthKey, error) {
 	update.Tags = replaced(update.Tags)
 	key, err := k.one(ctx, request{operation: "update auth key", method: http.MethodPatch, body: encode(update)}, id)
-	return key, also(err, http.StatusUnprocessableEntity, "no longer be edited", ErrNotEditable)
+	return key, classify(err, http.StatusUnprocessableEntity, "no longer be edited", ErrNotEditable)
 }
 
 // Delete revokes a key, in whatever state it is. A device that used it is
@@ -117,7 +117,7 @@ func (k *AuthKeyClient) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return k.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path, currentOnly: true})
+	return k.client.do(ctx, request{operation: operation, method: http.MethodDelete, path: path, currentOnly: true})
 }
 
 func (k *AuthKeyClient) one(ctx context.Context, req request, id string) (*AuthKey, error) {
@@ -127,7 +127,7 @@ func (k *AuthKeyClient) one(ctx context.Context, req request, id string) (*AuthK
 		return nil, err
 	}
 	found := &AuthKey{}
-	if err := k.client.into(ctx, req, found); err != nil {
+	if err := k.client.doInto(ctx, req, found); err != nil {
 		return nil, err
 	}
 	return found, nil

@@ -38,14 +38,14 @@ func (c *Client) call(ctx context.Context, req *request) (*answer, error) {
 	if err != nil {
 		return nil, callError(req, ans, err)
 	}
-	if m := c.judge(ctx, req, ans); m != accepted {
+	if m := c.meaningOf(ctx, req, ans); m != accepted {
 		return nil, answerError(req, ans, m, c.profile.knows())
 	}
 	return ans, nil
 }
 
-// into makes a call and decodes the object that it answers.
-func (c *Client) into(ctx context.Context, req request, out object) error {
+// doInto makes a call and decodes the object that it answers.
+func (c *Client) doInto(ctx context.Context, req request, out object) error {
 	ans, err := c.call(ctx, &req)
 	if err != nil {
 		return err
@@ -59,8 +59,8 @@ func (c *Client) into(ctx context.Context, req request, out object) error {
 	return nil
 }
 
-// only makes a call whose answer says nothing but that it succeeded.
-func (c *Client) only(ctx context.Context, req request) error {
+// do makes a call whose answer says nothing but that it succeeded.
+func (c *Client) do(ctx context.Context, req request) error {
 	_, err := c.call(ctx, &req)
 	return err
 }

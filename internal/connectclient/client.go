@@ -179,7 +179,7 @@ type Client struct {
 	observer observer
 	budget   *budget.Budget
 	profile  *profile
-	send     exchange
+	send     handler
 }
 
 func newClient(options Options, breaker *budget.Breaker, profile *profile, token Secret) *Client {

@@ -127,7 +127,7 @@ func (d *DeploymentClient) Create(ctx context.Context, deviceID, artefactID stri
 		ArtefactID string `json:"artefact_id"`
 	}{artefactID})
 	made := &Deployment{}
-	if err := d.client.into(ctx, request{operation: operation, method: http.MethodPost, path: path, body: body}, made); err != nil {
+	if err := d.client.doInto(ctx, request{operation: operation, method: http.MethodPost, path: path, body: body}, made); err != nil {
 		return nil, err
 	}
 	return made, nil
@@ -139,7 +139,7 @@ func (d *DeploymentClient) Create(ctx context.Context, deviceID, artefactID stri
 func (d *DeploymentClient) Cancel(ctx context.Context, id string) (*Deployment, error) {
 	cancelled, err := d.one(ctx, request{operation: "cancel deployment", method: http.MethodPut}, id, "/cancel")
 	// There is nothing else in the request that could be refused.
-	return cancelled, also(err, http.StatusUnprocessableEntity, "", ErrNotCancellable)
+	return cancelled, classify(err, http.StatusUnprocessableEntity, "", ErrNotCancellable)
 }
 
 func (d *DeploymentClient) one(ctx context.Context, req request, id, verb string) (*Deployment, error) {
@@ -149,7 +149,7 @@ func (d *DeploymentClient) one(ctx context.Context, req request, id, verb string
 	}
 	req.path = path + verb
 	found := &Deployment{}
-	if err := d.client.into(ctx, req, found); err != nil {
+	if err := d.client.doInto(ctx, req, found); err != nil {
 		return nil, err
 	}
 	return found, nil

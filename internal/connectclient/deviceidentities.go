@@ -65,7 +65,7 @@ func (d *DeviceIdentityClient) List() *Listing[DeviceIdentity] {
 		path:      deviceIdentitiesPath,
 		plural:    "device_identities",
 		normalise: (*DeviceIdentity).normalise,
-		judge:     noCollection,
+		refine:    noCollection,
 	}
 }
 
@@ -87,7 +87,7 @@ func (d *DeviceIdentityClient) Create(ctx context.Context, signed *SignedIdentit
 		}
 	}
 	made := &DeviceIdentity{}
-	err := d.client.into(ctx, request{
+	err := d.client.doInto(ctx, request{
 		operation: operation,
 		method:    http.MethodPost,
 		path:      deviceIdentitiesPath,
@@ -116,7 +116,7 @@ func (d *DeviceIdentityClient) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return d.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path})
+	return d.client.do(ctx, request{operation: operation, method: http.MethodDelete, path: path})
 }
 
 func (d *DeviceIdentityClient) one(ctx context.Context, req request, id string) (*DeviceIdentity, error) {
@@ -125,7 +125,7 @@ func (d *DeviceIdentityClient) one(ctx context.Context, req request, id string) 
 		return nil, err
 	}
 	found := &DeviceIdentity{}
-	if err := d.client.into(ctx, req, found); err != nil {
+	if err := d.client.doInto(ctx, req, found); err != nil {
 		return nil, err
 	}
 	return found, nil

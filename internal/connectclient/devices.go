@@ -116,7 +116,7 @@ func (d *DeviceClient) List(query string) *Listing[Device] {
 		query:     values,
 		plural:    "devices",
 		normalise: (*Device).normalise,
-		judge:     noCollection,
+		refine:    noCollection,
 	}
 }
 
@@ -140,7 +140,7 @@ func (d *DeviceClient) Delete(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return d.client.only(ctx, request{operation: operation, method: http.MethodDelete, path: path})
+	return d.client.do(ctx, request{operation: operation, method: http.MethodDelete, path: path})
 }
 
 func (d *DeviceClient) one(ctx context.Context, req request, id string) (*Device, error) {
@@ -150,7 +150,7 @@ func (d *DeviceClient) one(ctx context.Context, req request, id string) (*Device
 		return nil, err
 	}
 	found := &Device{}
-	if err := d.client.into(ctx, req, found); err != nil {
+	if err := d.client.doInto(ctx, req, found); err != nil {
 		return nil, err
 	}
 	return found, nil

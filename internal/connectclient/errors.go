@@ -264,11 +264,11 @@ func (e *Error) unavailable(req *request) {
 	}
 }
 
-// also adds a kind to an error of the given status whose message has the words.
+// classify adds a kind to an error of the given status whose message has the words.
 // The vendor gives no error codes, so the words are all there is; here and in
-// [knowledge.judge] are the only places that look at them. An outage is of no
+// [knowledge.meaningOf] are the only places that look at them. An outage is of no
 // other kind: its words, or its lack of them, are not the API's.
-func also(err error, status int, words string, kind error) error {
+func classify(err error, status int, words string, kind error) error {
 	e, ok := errors.AsType[*Error](err)
 	if ok && e.StatusCode == status && !e.Is(ErrUnavailable) && strings.Contains(strings.ToLower(e.Message), words) {
 		e.kinds = append(e.kinds, kind)

@@ -501,7 +501,7 @@ func FuzzParseError(f *testing.F) {
 			t.Fatalf("%+v, %v", ans, err)
 		}
 		k := knowledge{announcement: announcement(status % 3), revision: Revision(status / 3 % 3)}
-		m := k.judge(req, ans)
+		m := k.meaningOf(req, ans)
 		if m == accepted {
 			return
 		}

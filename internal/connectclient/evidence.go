@@ -75,8 +75,8 @@ const (
 	announcing                       // some have been seen
 )
 
-// judge tells what an answer to the request means. Whoever gets undecided has to find out more.
-func (k knowledge) judge(req *request, ans *answer) meaning {
+// meaningOf tells what an answer to the request means. Whoever gets undecided has to find out more.
+func (k knowledge) meaningOf(req *request, ans *answer) meaning {
 	own := ans.rate.HasHeaders
 	switch s := ans.status; {
 	case s/100 == 2:

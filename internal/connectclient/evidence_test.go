@@ -89,7 +89,7 @@ func TestWhoseWordAnAnswerIs(t *testing.T) {
 		for _, f := range tt.forms {
 			f(ans)
 		}
-		if got := tt.k.judge(&request{method: http.MethodPost}, ans); got != tt.want {
+		if got := tt.k.meaningOf(&request{method: http.MethodPost}, ans); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
@@ -112,7 +112,7 @@ func TestWhoseWordAnAnswerIs(t *testing.T) {
 		for _, f := range tt.forms {
 			f(ans)
 		}
-		if got := tt.k.judge(&request{method: http.MethodGet, currentOnly: true}, ans); got != tt.want {
+		if got := tt.k.meaningOf(&request{method: http.MethodGet, currentOnly: true}, ans); got != tt.want {
 			t.Errorf("a 404, %s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
@@ -139,11 +139,11 @@ func TestWhoseWordAnAnswerIs(t *testing.T) {
 		for _, f := range tt.forms {
 			f(ans)
 		}
-		if got := tt.k.judge(&request{method: http.MethodDelete}, ans); got != tt.want {
+		if got := tt.k.meaningOf(&request{method: http.MethodDelete}, ans); got != tt.want {
 			t.Errorf("a deletion, %s: %d, want %d", tt.name, got, tt.want)
 		}
 		// What else succeeds brings an object, and the caller sees whether it does.
-		if got := tt.k.judge(&request{method: http.MethodPost}, ans); got != accepted && !ans.html {
+		if got := tt.k.meaningOf(&request{method: http.MethodPost}, ans); got != accepted && !ans.html {
 			t.Errorf("no deletion, %s: %d", tt.name, got)
 		}
 	}

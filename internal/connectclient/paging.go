@@ -47,9 +47,9 @@ type Listing[T any] struct {
 	query     url.Values
 	plural    string // what the rows are called in a page
 	normalise func(*T) (id string)
-	// judge gives the outcome of reading the first page, an error or nil, the
+	// refine gives the outcome of reading the first page, an error or nil, the
 	// meaning it has for this collection; nil if it means what it says.
-	judge func(error) error
+	refine func(error) error
 	// invalid is why there is nothing to read at all.
 	invalid error
 
@@ -184,8 +184,8 @@ func (l *Listing[T]) page(ctx context.Context, number int) (page[T], error) {
 	maps.Copy(query, l.query)
 	req := request{operation: l.operation, method: http.MethodGet, path: l.path, query: query}
 	ans, err := l.client.call(ctx, &req)
-	if l.judge != nil && (err == nil || number == 1) { // a later page that is missing says nothing about the collection
-		err = l.judge(err)
+	if l.refine != nil && (err == nil || number == 1) { // a later page that is missing says nothing about the collection
+		err = l.refine(err)
 	}
 	if err != nil {
 		return page[T]{}, err
@@ -274,4 +274,4 @@ func theList(members map[string]json.RawMessage, plural string) (json.RawMessage
 
 // noCollection is for the collections that every organisation has: if one is
 // not found, the address is not the API's, or something before it is broken.
-func noCollection(err error) error { return also(err, http.StatusNotFound, "", ErrUnavailable) }
+func noCollection(err error) error { return classify(err, http.StatusNotFound, "", ErrUnavailable) }

@@ -23,7 +23,7 @@ const (
 // wire is the end of the chain: one request, one answer, read to the end and
 // bounded. It calls the transport itself rather than through http.Client, so
 // that no redirect is followed: it could carry the access token to another host.
-func wire(o Options) exchange {
+func wire(o Options) handler {
 	return func(ctx context.Context, req *request) (*answer, error) {
 		ctx, cancel := context.WithTimeout(ctx, timeout(o, req))
 		defer cancel()

@@ -153,11 +153,11 @@ type Budget struct {
 	order    uint64 // of the last moment
 	inFlight int
 
-	window   window
-	token    token
-	slots    slots
-	comeback spreads // of those who were refused
-	ends     ends    // of windows
+	window     window
+	credential credential
+	bucket     tokenBucket
+	comeback   spreads // of those who were refused
+	ends       ends    // of windows
 
 	stop stop
 }
@@ -194,10 +194,10 @@ func New(config Config) *Budget {
 		config.Jitter = rand.Float64
 	}
 	return &Budget{
-		config: config,
-		jitter: time.Duration(config.Jitter() * float64(maxJitter)),
-		token:  token{probeInterval: config.ProbeInterval},
-		slots:  slots{qps: config.QPS},
+		config:     config,
+		jitter:     time.Duration(config.Jitter() * float64(maxJitter)),
+		credential: credential{probeInterval: config.ProbeInterval},
+		bucket:     tokenBucket{qps: config.QPS},
 	}
 }
 
@@ -223,13 +223,13 @@ func (b *Budget) Take(p Priority) (*Ticket, error) {
 		return nil, refusal
 	}
 	b.inFlight++
-	b.token.used(now)
+	b.credential.used(now)
 	return &Ticket{budget: b, sent: now}, nil
 }
 
 // refuse returns why a request may not go now, or nil if it may.
 func (b *Budget) refuse(p Priority, now moment) *Refusal {
-	if refusal := b.token.refuse(now.at); refusal != nil {
+	if refusal := b.credential.refuse(now.at); refusal != nil {
 		return refusal
 	}
 	if now.at.Before(b.stop.until) {
@@ -250,7 +250,7 @@ func (b *Budget) refuse(p Priority, now moment) *Refusal {
 		}
 		return nil
 	}
-	if at, ok := b.slots.take(p, now.at); !ok {
+	if at, ok := b.bucket.take(p, now.at); !ok {
 		return &Refusal{Until: at, Reason: Pacing}
 	}
 	return nil
@@ -287,7 +287,7 @@ func (t *Ticket) Done(answer Answer) {
 // Release gives back the ticket of a request that was never sent. The plain rate
 // has been used all the same: where nobody can be reached, attempts are paced.
 func (t *Ticket) Release() {
-	t.end(func(b *Budget) { b.token.unused(t.sent) })
+	t.end(func(b *Budget) { b.credential.unused(t.sent) })
 }
 
 func (t *Ticket) end(how func(*Budget)) {
@@ -303,14 +303,14 @@ func (t *Ticket) end(how func(*Budget)) {
 // learn takes over what the answer to a request says.
 func (b *Budget) learn(answer Answer, sent moment) {
 	now := b.now()
-	straggler := false
+	staleAnswer := false
 	switch {
 	case answer.HasHeaders:
-		straggler = !b.window.learn(answer, sent, now)
+		staleAnswer = !b.window.learn(answer, sent, now)
 	case b.window.known:
 		b.window.lose(now)
 	}
-	b.token.judge(answer.StatusCode, answer.HasHeaders, sent, now)
+	b.credential.judge(answer.StatusCode, answer.HasHeaders, sent, now)
 
 	throttled := answer.StatusCode == http.StatusTooManyRequests
 	reason := Pacing
@@ -321,7 +321,7 @@ func (b *Budget) learn(answer Answer, sent moment) {
 	case answer.RetryAfter > 0:
 		after := min(answer.RetryAfter, maxRetryAfter)
 		b.halt(stop{until: now.at.Add(after), length: after, reason: reason})
-	case !throttled, straggler: // or the window that was spent is past
+	case !throttled, staleAnswer: // or the window that was spent is past
 	case answer.HasHeaders:
 		b.halt(stop{until: b.opens(), length: b.window.length, reason: reason})
 	default:
@@ -341,7 +341,7 @@ func (b *Budget) halt(s stop) {
 func (b *Budget) Reconsider() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.token.reconsider(b.now().at)
+	b.credential.reconsider(b.now().at)
 }
 
 // Vouch says that Connect has accepted the token before this process was there: a
@@ -349,7 +349,7 @@ func (b *Budget) Reconsider() {
 func (b *Budget) Vouch() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.token.vouch(b.now().at)
+	b.credential.vouch(b.now().at)
 }
 
 // State returns a snapshot.
@@ -364,13 +364,13 @@ func (b *Budget) State() State {
 		Remaining:    max(0, b.left(Urgent)),
 		ResetAt:      b.window.shownEnd(),
 		InFlight:     b.inFlight,
-		Unauthorized: b.token.standing == rejected,
+		Unauthorized: b.credential.standing == rejected,
 	}
 	if now.at.Before(b.stop.until) {
 		state.StoppedUntil = b.stop.until
 	}
 	if state.Unauthorized {
-		state.NextProbe = b.token.notBefore
+		state.NextProbe = b.credential.notBefore
 	}
 	return state
 }
@@ -383,7 +383,7 @@ func (b *Budget) PollRate() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	if b.token.refuse(now.at) != nil || now.at.Before(b.stop.until) {
+	if b.credential.refuse(now.at) != nil || now.at.Before(b.stop.until) {
 		return 0
 	}
 	if !b.window.known {

@@ -262,12 +262,12 @@ func TestHalfUnderstoodHeadersInAKnownWindow(t *testing.T) {
 		d.call(budget.Write, announce(200, -1, -1, time.Hour))
 		d.remaining(99)
 	})
-	t.Run("a straggler of the last window lowers nothing", func(t *testing.T) {
+	t.Run("a stale answer of the last window lowers nothing", func(t *testing.T) {
 		d := known(t)
-		straggler := d.take(budget.Urgent)
+		staleAnswer := d.take(budget.Urgent)
 		d.wait(21 * time.Minute)
 		d.remaining(99)
-		straggler.Done(announce(200, -1, 0, -1))
+		staleAnswer.Done(announce(200, -1, 0, -1))
 		d.remaining(100)
 	})
 	t.Run("a 429 of zeros stops until the end it names", func(t *testing.T) {
@@ -360,27 +360,27 @@ func TestNextWindow(t *testing.T) {
 		d.wait(until)
 		d.take(budget.Urgent)
 	})
-	t.Run("is not known to a straggler of the last", func(t *testing.T) {
+	t.Run("is not known to a stale answer of the last", func(t *testing.T) {
 		d := newDesk(t, budget.Config{})
 		d.call(budget.Urgent, announce(200, 100, 50, 10*time.Second))
-		straggler, throttled := d.take(budget.Urgent), d.take(budget.Urgent)
+		staleAnswer, throttled := d.take(budget.Urgent), d.take(budget.Urgent)
 		d.wait(40 * time.Second)
 		d.call(budget.Urgent, fresh)
 		reset := d.State().ResetAt
-		straggler.Done(spent)
+		staleAnswer.Done(spent)
 		throttled.Done(announce(429, 100, 0, 0))
 		d.remaining(99)
 		if state := d.State(); !state.StoppedUntil.IsZero() || state.ResetAt != reset {
-			t.Errorf("a straggler made it %+v", state)
+			t.Errorf("a stale answer made it %+v", state)
 		}
 	})
-	t.Run("is not known to a straggler of the last, while it is assumed", func(t *testing.T) {
+	t.Run("is not known to a stale answer of the last, while it is assumed", func(t *testing.T) {
 		d := newDesk(t, budget.Config{})
 		d.call(budget.Urgent, announce(200, 100, 50, 10*time.Second))
-		straggler := d.take(budget.Urgent)
+		staleAnswer := d.take(budget.Urgent)
 		d.wait(40 * time.Second)
 		d.remaining(99)
-		straggler.Done(spent)
+		staleAnswer.Done(spent)
 		d.remaining(100)
 	})
 	t.Run("has not begun if the server says so", func(t *testing.T) {

@@ -50,8 +50,8 @@ func (p *profile) knows() knowledge {
 	return p.known
 }
 
-// learn takes over what an answer shows of the API.
-func (p *profile) learn(req *request, ans *answer) {
+// detect takes over what an answer shows of the API.
+func (p *profile) detect(req *request, ans *answer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := &p.known
@@ -65,14 +65,14 @@ func (p *profile) learn(req *request, ans *answer) {
 		if isKeyListing(req) && known.revision != RevisionCurrent && hasMember(ans.body, "meta") {
 			known.revision = RevisionCurrent
 		}
-	case isKeyListing(req) && known.judge(req, ans) == absent && known.revision == RevisionUnknown:
+	case isKeyListing(req) && known.meaningOf(req, ans) == absent && known.revision == RevisionUnknown:
 		known.revision = RevisionOlder
 	}
 }
 
-// learnOlder believes the absence of the one collection only as long as nothing has proven the
+// detectOlder believes the absence of the one collection only as long as nothing has proven the
 // opposite.
-func (p *profile) learnOlder() {
+func (p *profile) detectOlder() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known.revision == RevisionUnknown {
@@ -85,34 +85,34 @@ func isKeyListing(req *request) bool {
 	return req.method == http.MethodGet && req.path == authKeysPath
 }
 
-// learn is the link that notes what answers show of the API.
-func learn(p *profile) link {
-	return func(next exchange) exchange {
+// detectRevision is the middleware that notes what answers show of the API.
+func detectRevision(p *profile) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			ans, err := next(ctx, req)
 			if ans != nil && (err == nil || ans.rate.HasHeaders) {
-				p.learn(req, ans)
+				p.detect(req, ans)
 			}
 			return ans, err
 		}
 	}
 }
 
-// judge tells what an answer means, and finds out what has to be known of the API for that, once. If that
+// meaningOf tells what an answer means, and finds out what has to be known of the API for that, once. If that
 // fails it stays undecided, and the next answer is another occasion.
-func (c *Client) judge(ctx context.Context, req *request, ans *answer) meaning {
-	m := c.profile.knows().judge(req, ans)
+func (c *Client) meaningOf(ctx context.Context, req *request, ans *answer) meaning {
+	m := c.profile.knows().meaningOf(req, ans)
 	if m == undecided && c.profile.knows().announcement == announcementUnknown {
-		c.look(ctx, devicesPath) // every organisation has devices, if none
-		c.profile.learn(req, ans)
-		m = c.profile.knows().judge(req, ans)
+		c.probe(ctx, devicesPath) // every organisation has devices, if none
+		c.profile.detect(req, ans)
+		m = c.profile.knows().meaningOf(req, ans)
 	}
 	if m == undecided && c.profile.knows().announcement == silent {
-		c.look(ctx, authKeysPath)
-		m = c.profile.knows().judge(req, ans)
+		c.probe(ctx, authKeysPath)
+		m = c.profile.knows().meaningOf(req, ans)
 	}
 	if c.mayBeOlder(req, ans) && c.answersPages(ctx) {
-		c.profile.learnOlder()
+		c.profile.detectOlder()
 		m = missing
 	}
 	return m
@@ -129,17 +129,17 @@ func (c *Client) mayBeOlder(req *request, ans *answer) bool {
 // answersPages tells whether the page is the API's own: its other collections are there, without rate
 // headers, and after that the page is there again.
 func (c *Client) answersPages(ctx context.Context) bool {
-	if ans := c.look(ctx, devicesPath); ans == nil || ans.status != http.StatusOK || ans.rate.HasHeaders || !hasMember(ans.body, "meta") {
+	if ans := c.probe(ctx, devicesPath); ans == nil || ans.status != http.StatusOK || ans.rate.HasHeaders || !hasMember(ans.body, "meta") {
 		return false
 	}
-	ans := c.look(ctx, authKeysPath)
+	ans := c.probe(ctx, authKeysPath)
 	return ans != nil && c.mayBeOlder(&request{method: http.MethodGet, path: authKeysPath}, ans)
 }
 
-// look reads a row of a collection, to learn from the answer, which it returns if there was one.
+// probe reads a row of a collection, to learn from the answer, which it returns if there was one.
 // Nothing is known of a budget when it is needed, so there is no reserve to leave alone; but it must
 // not be the one that always comes last.
-func (c *Client) look(ctx context.Context, collection string) *answer {
+func (c *Client) probe(ctx context.Context, collection string) *answer {
 	ans, err := c.send(WithPriority(ctx, budget.Urgent), &request{
 		operation: "identify the API",
 		method:    http.MethodGet,

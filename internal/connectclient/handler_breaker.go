@@ -9,10 +9,10 @@ import (
 	"rpi-connect.dev/operator/internal/connectclient/budget"
 )
 
-// interrupt is the link that keeps requests from an API that is down, but for those that find out
+// breakCircuit is the middleware that keeps requests from an API that is down, but for those that find out
 // whether it is back. It belongs to all organisations: what one learns, the others need not try.
-func interrupt(b *budget.Breaker, p *profile) link {
-	return func(next exchange) exchange {
+func breakCircuit(b *budget.Breaker, p *profile) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			attempt, err := b.Try()
 			if err != nil {
@@ -45,7 +45,7 @@ func outcome(ctx context.Context, req *request, ans *answer, err error, k knowle
 	case err != nil:
 		return budget.Unsent
 	}
-	switch m := k.judge(req, ans); {
+	switch m := k.meaningOf(req, ans); {
 	case m == badToken, m == doubtfulToken, m == undecided:
 		return budget.Inconclusive // from the API or from something in between: it is being found out
 	case m.word():

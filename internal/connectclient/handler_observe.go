@@ -52,9 +52,9 @@ func (o *observer) silence() {
 	o.observe = func(Call) {}
 }
 
-// observe is the link that measures and logs.
-func observe(c *Client) link {
-	return func(next exchange) exchange {
+// observe is the middleware that measures and logs.
+func observe(c *Client) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			began := c.options.Now()
 			ans, err := next(ctx, req)

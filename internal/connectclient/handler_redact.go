@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// failure is why no answer came, or not a whole one. Above the redact link its
+// failure is why no answer came, or not a whole one. Above the redact middleware its
 // text and its cause are safe to keep.
 type failure struct {
 	text  string
@@ -38,11 +38,11 @@ func unsent(err error) *failure {
 	return &failure{text: text, cause: cause}
 }
 
-// redact is the link that makes errors safe to keep. Of the body of an error
+// redact is the middleware that makes errors safe to keep. Of the body of an error
 // answer its message and its form go on, and nothing else. Bodies of success pass:
 // a new auth key's secret is in one.
-func redact(token Secret) link {
-	return func(next exchange) exchange {
+func redact(token Secret) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			ans, err := next(ctx, req)
 			if ans != nil {

@@ -26,9 +26,9 @@ const (
 	rejected                 // Connect refuses it
 )
 
-// token judges the access token by what is answered. While it is not known to be good, requests go
+// credential judges the access token by what is answered. While it is not known to be good, requests go
 // alone.
-type token struct {
+type credential struct {
 	probeInterval time.Duration
 
 	standing  standing
@@ -45,62 +45,62 @@ type token struct {
 }
 
 // refuse returns why no request may be sent with the token now, or nil.
-func (t *token) refuse(now time.Time) *Refusal {
+func (c *credential) refuse(now time.Time) *Refusal {
 	reason := Unproven
-	if t.standing == rejected {
+	if c.standing == rejected {
 		reason = Unauthorized
 	}
 	switch {
-	case t.standing == good:
+	case c.standing == good:
 		return nil
-	case t.probing:
+	case c.probing:
 		// For as long again as it has taken so far.
-		return &Refusal{Until: now.Add(min(max(now.Sub(t.alone.at), aloneMin), aloneMax)), Reason: reason}
-	case now.Before(t.notBefore):
-		return &Refusal{Until: t.notBefore, Reason: reason}
+		return &Refusal{Until: now.Add(min(max(now.Sub(c.alone.at), aloneMin), aloneMax)), Reason: reason}
+	case now.Before(c.notBefore):
+		return &Refusal{Until: c.notBefore, Reason: reason}
 	default:
 		return nil
 	}
 }
 
 // reconsider lets a token that is not accepted be tried again now.
-func (t *token) reconsider(now time.Time) {
-	if !t.probing {
-		t.notBefore = now
+func (c *credential) reconsider(now time.Time) {
+	if !c.probing {
+		c.notBefore = now
 	}
 }
 
 // vouch notes that the token was good before. If it has been rejected already, by a single 401, that
 // is doubted after all.
-func (t *token) vouch(now time.Time) {
-	if !t.vouched && t.standing == rejected && t.accepted == 0 {
-		t.standing, t.notBefore = doubted, now.Add(secondThought)
+func (c *credential) vouch(now time.Time) {
+	if !c.vouched && c.standing == rejected && c.accepted == 0 {
+		c.standing, c.notBefore = doubted, now.Add(secondThought)
 	}
-	t.vouched = true
+	c.vouched = true
 }
 
 // used notes that a request is sent with the token.
-func (t *token) used(now moment) {
-	if t.standing == good {
+func (c *credential) used(now moment) {
+	if c.standing == good {
 		return
 	}
-	t.alone, t.probing = now, true
-	if t.standing == rejected {
-		t.notBefore = now.at.Add(t.pause)
+	c.alone, c.probing = now, true
+	if c.standing == rejected {
+		c.notBefore = now.at.Add(c.pause)
 	}
 }
 
 // ended notes that a request has ended.
-func (t *token) ended(sent moment) {
-	if sent.order == t.alone.order {
-		t.probing = false
+func (c *credential) ended(sent moment) {
+	if sent.order == c.alone.order {
+		c.probing = false
 	}
 }
 
 // unused notes that a request was not sent after all. If it was to be the probe, the next one is.
-func (t *token) unused(sent moment) {
-	if t.probing && sent.order == t.alone.order {
-		t.probing, t.notBefore = false, sent.at
+func (c *credential) unused(sent moment) {
+	if c.probing && sent.order == c.alone.order {
+		c.probing, c.notBefore = false, sent.at
 	}
 }
 
@@ -110,35 +110,35 @@ func (t *token) unused(sent moment) {
 // A 401 without rate headers is what Connect answers to an invalid token, and what a gateway may
 // answer in its place. Who is told about a budget has been let in: a 401 with rate headers is about
 // the request and not about the token.
-func (t *token) judge(status int, announced bool, sent, now moment) {
-	t.ended(sent)
+func (c *credential) judge(status int, announced bool, sent, now moment) {
+	c.ended(sent)
 	switch {
 	case status == http.StatusUnauthorized && !announced:
-		t.strike(sent, now)
+		c.strike(sent, now)
 	case announced, status > 0 && status < 500 && status != http.StatusTooManyRequests:
-		if sent.order > t.refused {
-			t.standing = good
-			t.accepted = max(t.accepted, sent.order)
+		if sent.order > c.refused {
+			c.standing = good
+			c.accepted = max(c.accepted, sent.order)
 		}
 	}
 }
 
 // strike counts a 401. A token that was good is rejected by the second in a row: by one that answers
 // a request sent after the first was noticed, not by those that were on their way with it.
-func (t *token) strike(sent, now moment) {
-	if sent.order < t.accepted || t.standing > good && sent.order < t.noticed {
+func (c *credential) strike(sent, now moment) {
+	if sent.order < c.accepted || c.standing > good && sent.order < c.noticed {
 		return
 	}
 	switch {
-	case t.standing == unproven && !t.vouched:
-		t.standing, t.pause = rejected, t.probeInterval
-	case t.standing == unproven, t.standing == good:
-		t.standing, t.pause = doubted, secondThought
-	case t.standing == doubted:
-		t.standing, t.pause = rejected, min(firstRetrial, t.probeInterval)
+	case c.standing == unproven && !c.vouched:
+		c.standing, c.pause = rejected, c.probeInterval
+	case c.standing == unproven, c.standing == good:
+		c.standing, c.pause = doubted, secondThought
+	case c.standing == doubted:
+		c.standing, c.pause = rejected, min(firstRetrial, c.probeInterval)
 	default:
-		t.pause = min(2*t.pause, t.probeInterval)
+		c.pause = min(2*c.pause, c.probeInterval)
 	}
-	t.refused, t.noticed = sent.order, now.order
-	t.notBefore = now.at.Add(t.pause)
+	c.refused, c.noticed = sent.order, now.order
+	c.notBefore = now.at.Add(c.pause)
 }

@@ -4,10 +4,10 @@ package connectclient
 
 import "context"
 
-// authorise is the link that adds the access token. It works on a copy, so that
-// the token is in no request that a link above holds.
-func authorise(token Secret) link {
-	return func(next exchange) exchange {
+// authorise is the middleware that adds the access token. It works on a copy, so that
+// the token is in no request that a middleware above holds.
+func authorise(token Secret) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			authorised := *req
 			authorised.token = token

@@ -22,13 +22,13 @@ const (
 	firstPause = 200 * time.Millisecond
 )
 
-// retry is the link that repeats what is safe to repeat: GET, PUT and DELETE,
+// retry is the middleware that repeats what is safe to repeat: GET, PUT and DELETE,
 // after a network error or a 5xx, with exponential backoff and jitter. A POST may
 // have been carried out although its answer was lost; a PATCH is left to the
 // caller, who looks before changing anything again. A look at a running deployment
 // has its next turn anyway. While the API is down nothing is repeated.
-func retry(o Options, b *budget.Breaker) link {
-	return func(next exchange) exchange {
+func retry(o Options, b *budget.Breaker) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			began := o.Now()
 			ans, err := next(ctx, req)

@@ -20,10 +20,10 @@ import (
 // repair says hours easily, and is back before.
 const maxRetryAfter = time.Hour
 
-// spend is the link that asks the token's budget whether the request may be sent
+// rateLimit is the middleware that asks the token's budget whether the request may be sent
 // now, and tells it how that went. It never waits.
-func spend(now func() time.Time, b *budget.Budget) link {
-	return func(next exchange) exchange {
+func rateLimit(now func() time.Time, b *budget.Budget) middleware {
+	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			if err := ctx.Err(); err != nil {
 				return nil, unsent(err) // nobody wants the answer: it is not worth a request
