@@ -197,8 +197,20 @@ func newAPI(o options) (*connectclient.API, error) {
 		QPS:            o.apiQPS,
 		ReservePercent: reserve(o.apiReserve),
 		Observe:        metrics.Observe,
-		Logger:         slog.New(logr.ToSlogHandler(ctrl.Log.WithName("connect"))),
+		Logger:         slog.New(perResource{logr.ToSlogHandler(ctrl.Log.WithName("connect"))}),
 	})
+}
+
+// perResource logs with the logger of the context, where there is one: that of a reconcile names the
+// resource.
+type perResource struct{ slog.Handler }
+
+// Handle implements [slog.Handler].
+func (h perResource) Handle(ctx context.Context, record slog.Record) error {
+	if logger, err := logr.FromContext(ctx); err == nil {
+		return logr.ToSlogHandler(logger.WithName("connect")).Handle(ctx, record)
+	}
+	return h.Handler.Handle(ctx, record)
 }
 
 // reserve is the client's word for the flag: there, 0 stands for the default.

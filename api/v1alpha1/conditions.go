@@ -89,8 +89,8 @@ const (
 	EventDeleted = "Deleted"
 	// EventArtefactRetained: Connect keeps an artefact that has been deployed.
 	EventArtefactRetained = "ArtefactRetained"
-	// EventLeftBehind: a resource was let go although its remote object stays.
-	EventLeftBehind = "LeftBehind"
+	// EventOrphaned: a resource has gone although its remote object stays.
+	EventOrphaned = "Orphaned"
 	// EventRestored: the operator's annotations and its finalizer were removed
 	// from a resource, and have been put back.
 	EventRestored = "Restored"

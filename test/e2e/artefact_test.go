@@ -370,7 +370,7 @@ var _ = Describe("An Artefact", func() {
 				Expect(f.List(ctx, &list, client.InNamespace("default"))).To(Succeed())
 				var notes []string
 				for _, e := range list.Items {
-					if e.Reason == v1alpha1.EventLeftBehind {
+					if e.Reason == v1alpha1.EventOrphaned {
 						notes = append(notes, e.Note)
 					}
 				}

@@ -147,7 +147,7 @@ var _ = Describe("A gateway that answers in the place of Connect", func() {
 		Expect(f.Delete(ctx, key)).To(Succeed())
 		Eventually(f.gone(ctx, key)).Should(BeTrue())
 		Expect(f.Org.AuthKeys()).To(BeEmpty())
-		Expect(f.events(ctx, key.Name)()).NotTo(ContainElement(v1alpha1.EventLeftBehind))
+		Expect(f.events(ctx, key.Name)()).NotTo(ContainElement(v1alpha1.EventOrphaned))
 	})
 
 	It("does not make a token that has worked a refused one, by one answer", func(ctx context.Context) {

@@ -440,7 +440,7 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 			return lifecycle.Observation{Relation: lifecycle.Mine, ID: id, Outcome: outcome}, nil
 		}
 		if errors.Is(err, connectclient.ErrNotEditable) {
-			return lifecycle.NotKnown(lifecycle.LookAgain()), e.refresh(ctx, id)
+			return lifecycle.NotKnown(lifecycle.RequeueWithBackoff()), e.refresh(ctx, id)
 		}
 		if err != nil {
 			return lifecycle.Observation{}, err
@@ -536,7 +536,7 @@ func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, e
 		}
 	}
 	if e.conn.Client.Revision() == connectclient.RevisionOlder {
-		return lifecycle.Retained(v1alpha1.EventLeftBehind,
+		return lifecycle.Retained(v1alpha1.EventOrphaned,
 			fmt.Sprintf("Connect cannot revoke auth keys: the key %s stays usable until it is used or expires.", id)), nil
 	}
 	if err := e.revokeLost(ctx); err != nil {

@@ -328,7 +328,7 @@ func (e *external) alreadyGone(id string) lifecycle.Deletion {
 	if serial := e.obj.Status.SerialNumber; serial != "" {
 		for _, other := range e.devices.BySerialNumber(e.conn.Token, serial) {
 			if other.ID != id {
-				return lifecycle.Retained(v1alpha1.EventLeftBehind, fmt.Sprintf(
+				return lifecycle.Retained(v1alpha1.EventOrphaned, fmt.Sprintf(
 					"The device %s was gone already. Its board has signed in again as the device %s, which stays in the organisation.", id, other.ID))
 			}
 		}

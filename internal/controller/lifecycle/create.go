@@ -171,7 +171,7 @@ func (p *pass[O]) notCreated(ctx context.Context, err error) (Observation, error
 		// Somebody may have made the same object since the last listing, or the request before has
 		// been carried out after all; the API does not say so in a way one could rely on. Look
 		// before the user is told that the spec is wrong.
-		return NotKnown(LookAgain()), nil
+		return NotKnown(RequeueWithBackoff()), nil
 	}
 	return Observation{}, err
 }

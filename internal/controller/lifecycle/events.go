@@ -3,9 +3,12 @@
 package lifecycle
 
 import (
+	"context"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // Event is something worth telling the user once.
@@ -20,8 +23,9 @@ type Event struct {
 	OfStatus bool
 }
 
-// EmitEvents emits events about a resource, once what they announce is written.
-func EmitEvents(recorder events.EventRecorder, obj Object, all []Event) {
+// EmitEvents emits events about a resource, once what they announce is written. The log has them too:
+// events are kept for an hour.
+func EmitEvents(ctx context.Context, recorder events.EventRecorder, obj Object, all []Event) {
 	for _, e := range all {
 		kind := corev1.EventTypeNormal
 		if e.Warning {
@@ -31,6 +35,8 @@ func EmitEvents(recorder events.EventRecorder, obj Object, all []Event) {
 		if about == nil {
 			about = obj
 		}
-		recorder.Eventf(about, nil, kind, e.Reason, e.Action, "%s", eventNote(e.Message))
+		note := eventNote(e.Message)
+		log.FromContext(ctx).Info("Event", "type", kind, "reason", e.Reason, "message", note)
+		recorder.Eventf(about, nil, kind, e.Reason, e.Action, "%s", note)
 	}
 }

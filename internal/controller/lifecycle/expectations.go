@@ -27,8 +27,8 @@ type expectation struct {
 	waits   int // how often the cache was found to be behind
 }
 
-// note remembers a write.
-func (e *expectation) note(version string, now time.Time) {
+// expect remembers a write.
+func (e *expectation) expect(version string, now time.Time) {
 	*e = expectation{version: version, at: now}
 }
 

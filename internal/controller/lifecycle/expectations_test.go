@@ -20,8 +20,8 @@ func TestCacheIsBehindWhatWasWritten(t *testing.T) {
 		"a version that is no number":              {"x", 0, false},
 	} {
 		var e expectation
-		e.note("99", noon)
-		e.note("100", noon)
+		e.expect("99", noon)
+		e.expect("100", noon)
 		if _, got := e.behind(test.shows, noon.Add(test.later)); got != test.want {
 			t.Errorf("the cache shows %s: behind: %t", name, got)
 		}
@@ -33,7 +33,7 @@ func TestCacheIsBehindWhatWasWritten(t *testing.T) {
 
 func TestCacheThatStaysBehindIsAskedLessOften(t *testing.T) {
 	var e expectation
-	e.note("100", noon)
+	e.expect("100", noon)
 	last := time.Duration(0)
 	for range 12 {
 		after, behind := e.behind("99", noon)

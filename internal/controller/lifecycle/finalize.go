@@ -24,7 +24,7 @@ func (p *pass[O]) finalize(ctx context.Context) (Outcome, error) {
 		return NoChange(0), nil
 	}
 	if _, done := p.done(); done || p.orphans() || !p.record.Own() && len(p.sent()) == 0 {
-		return p.letGo(ctx)
+		return p.dropFinalizer(ctx)
 	}
 	remote, err := p.connectToDelete(ctx)
 	if err != nil {
@@ -37,7 +37,7 @@ func (p *pass[O]) finalize(ctx context.Context) (Outcome, error) {
 	case waits != nil:
 		return *waits, nil
 	case id == "":
-		return p.letGo(ctx)
+		return p.dropFinalizer(ctx)
 	default:
 		return p.delete(ctx, remote, id)
 	}
@@ -98,7 +98,7 @@ func (p *pass[O]) lateEffect() *Outcome {
 func (p *pass[O]) delete(ctx context.Context, remote Remote, id string) (Outcome, error) {
 	deleter, ok := remote.(Deleter)
 	if !ok {
-		return p.letGo(ctx)
+		return p.dropFinalizer(ctx)
 	}
 	deletion, err := deleter.Delete(ctx, id)
 	switch {
@@ -116,7 +116,7 @@ func (p *pass[O]) delete(ctx context.Context, remote Remote, id string) (Outcome
 	if waits := p.lateEffect(); waits != nil {
 		return *waits, nil
 	}
-	return p.letGo(ctx)
+	return p.dropFinalizer(ctx)
 }
 
 // orphans tells whether the remote object stays when the resource goes.
@@ -164,7 +164,7 @@ func (p *pass[O]) cannotDelete(ctx context.Context, err error) (Outcome, error) 
 		if terminating, nsErr := p.namespaceTerminating(ctx); nsErr != nil {
 			return Outcome{}, nsErr
 		} else if terminating {
-			return p.leaveBehind(ctx)
+			return p.orphan(ctx)
 		}
 	}
 	switch {
@@ -181,15 +181,15 @@ func (p *pass[O]) cannotDelete(ctx context.Context, err error) (Outcome, error) 
 	return Outcome{}, err
 }
 
-// leaveBehind lets the resource go although its remote object stays: its namespace ends, and with
+// orphan lets the resource vanish although its remote object stays: its namespace ends, and with
 // it the only token. The warning is about the Namespace, whose events are kept elsewhere, because a
 // namespace that ends takes no new events and its own end with it.
-func (p *pass[O]) leaveBehind(ctx context.Context) (Outcome, error) {
+func (p *pass[O]) orphan(ctx context.Context) (Outcome, error) {
 	what := p.record.ID
 	if what == "" {
 		what = "what it may have created"
 	}
-	outcome, err := p.letGo(ctx)
+	outcome, err := p.dropFinalizer(ctx)
 	if err != nil {
 		return outcome, err
 	}
@@ -197,8 +197,8 @@ func (p *pass[O]) leaveBehind(ctx context.Context) (Outcome, error) {
 	namespace.Name = p.req.Namespace
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	p.recordEvent(Event{
-		Warning: true, Reason: v1alpha1.EventLeftBehind, Action: "Delete", About: namespace,
-		Message: fmt.Sprintf("%s %s was let go without an access token that works; in the organisation, %s stays behind.", p.gvk.Kind, p.req.NamespacedName, what),
+		Warning: true, Reason: v1alpha1.EventOrphaned, Action: "Delete", About: namespace,
+		Message: fmt.Sprintf("%s %s was removed without an access token that works: %s stays in the organisation.", p.gvk.Kind, p.req.NamespacedName, what),
 	})
 	return outcome, nil
 }
@@ -211,8 +211,8 @@ func (p *pass[O]) namespaceTerminating(ctx context.Context) (bool, error) {
 	return !namespace.DeletionTimestamp.IsZero(), nil
 }
 
-// letGo takes the finalizer off.
-func (p *pass[O]) letGo(ctx context.Context) (Outcome, error) {
+// dropFinalizer takes the finalizer off: the resource vanishes, and others may have what it claimed.
+func (p *pass[O]) dropFinalizer(ctx context.Context) (Outcome, error) {
 	if err := p.patchMetadata(ctx, exactVersion, removeFinalizer, nil); err != nil {
 		return Outcome{}, err
 	}

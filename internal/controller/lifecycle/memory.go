@@ -20,13 +20,13 @@ type memory struct {
 // remembered is what the loop remembers of one resource. The work queue gives a resource to one
 // worker at a time, which alone touches it.
 type remembered struct {
-	uid       types.UID
-	firstSeen time.Time // by this process
-	lookSince time.Time // how old the listings may be that a POST rests on, for kinds that look first
-	paused    bool      // the last pass waited for something else than a listing
-	freshness freshness
-	written   expectation
-	pace      pace
+	uid         types.UID
+	firstSeen   time.Time // by this process
+	lookSince   time.Time // how old the listings may be that a POST rests on, for kinds that look first
+	paused      bool      // the last pass waited for something else than a listing
+	freshness   freshness
+	expectation expectation
+	pace        pace
 }
 
 func newMemory() *memory {

@@ -54,7 +54,7 @@ func (p *pass[O]) patchMetadata(ctx context.Context, exact bool, finalizer final
 	if err := p.Client.Patch(ctx, result, client.RawPatch(types.MergePatchType, patch), fieldOwner); err != nil {
 		return err
 	}
-	p.known.written.note(result.ResourceVersion, wallClock())
+	p.known.expectation.expect(result.ResourceVersion, wallClock())
 	for _, obj := range []O{p.obj, p.stored, p.held} {
 		obj.SetResourceVersion(result.ResourceVersion)
 		obj.SetAnnotations(result.Annotations)

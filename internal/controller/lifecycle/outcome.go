@@ -86,8 +86,8 @@ func (o Outcome) WithListing() Outcome {
 // at again after the given time.
 func NoChange(requeueAfter time.Duration) Outcome { return Outcome{RequeueAfter: requeueAfter} }
 
-// LookAgain ends a pass without telling anything; the next one comes soon, and ever less soon.
-func LookAgain() Outcome { return Outcome{Backoff: true} }
+// RequeueWithBackoff ends a pass without telling anything; the next one comes soon, and ever less soon.
+func RequeueWithBackoff() Outcome { return Outcome{Backoff: true} }
 
 // transient is trouble that goes by.
 func transient(reason, message string) Outcome {

@@ -34,12 +34,12 @@ func passes(outcome func(pass int) Outcome, lasting time.Duration, wakes bool) i
 
 func TestNothingBypassesTheBackoff(t *testing.T) {
 	for name, outcome := range map[string]func(int) Outcome{
-		"asks to look again": func(int) Outcome { return LookAgain() },
+		"asks to look again": func(int) Outcome { return RequeueWithBackoff() },
 		"asks to look again after each listing that it waited for": func(n int) Outcome {
 			if n%2 == 0 {
 				return NoChange(0)
 			}
-			return LookAgain()
+			return RequeueWithBackoff()
 		},
 		"waits for a device that is listed and not there": func(int) Outcome {
 			return Waiting(v1alpha1.ReasonDeviceNotFound, "Waiting.").WithBackoff()
@@ -103,17 +103,17 @@ func TestDeadlinesAreMet(t *testing.T) {
 func TestAChangeBeginsThePaceAnew(t *testing.T) {
 	var p pace
 	for range 10 {
-		p.next(LookAgain(), noon)
+		p.next(RequeueWithBackoff(), noon)
 	}
 	p.wait("before", noon)
-	p.next(LookAgain(), noon)
+	p.next(RequeueWithBackoff(), noon)
 	if p.wait("before", noon) == 0 {
 		t.Error("there is no backoff")
 	}
 	if wait := p.wait("after", noon); wait > 0 {
 		t.Errorf("the resource was changed, and waits for %s all the same", wait)
 	}
-	if delay := p.next(LookAgain(), noon); delay > time.Second {
+	if delay := p.next(RequeueWithBackoff(), noon); delay > time.Second {
 		t.Errorf("the first backoff after a change is %s", delay)
 	}
 }

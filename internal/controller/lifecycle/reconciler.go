@@ -67,7 +67,7 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	known := r.memory.recall(req.NamespacedName, obj.GetUID(), r.Clock.Now())
-	if after, behind := known.written.behind(obj.GetResourceVersion(), wallClock()); behind {
+	if after, behind := known.expectation.behind(obj.GetResourceVersion(), wallClock()); behind {
 		return reconcile.Result{RequeueAfter: after}, nil
 	}
 	if wait := known.pace.wait(subject(obj), wallClock()); wait > 0 {
@@ -77,11 +77,11 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 	defer p.release()
 	outcome, err := p.run(ctx)
 	known.paused = pauses(outcome, err)
-	outcome, err = p.conclude(outcome, err)
+	outcome, err = p.finalOutcome(outcome, err)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if outcome, err = p.tell(ctx, outcome); err != nil {
+	if outcome, err = p.writeStatus(ctx, outcome); err != nil {
 		return reconcile.Result{}, err
 	}
 	return r.next(ctx, known, outcome), nil
@@ -123,7 +123,7 @@ func (p *pass[O]) run(ctx context.Context) (Outcome, error) {
 		if !p.moveConfirmed() {
 			return outcome, nil
 		}
-		return LookAgain(), p.beginAnew(ctx)
+		return RequeueWithBackoff(), p.beginAnew(ctx)
 	}
 	if outcome, claimed, err := p.claim(ctx, seen); err != nil || claimed {
 		p.discard() // it is about somebody else's object
@@ -172,14 +172,14 @@ func (p *pass[O]) update(ctx context.Context, remote Remote, seen Observation) (
 	updated, err := updater.Update(ctx, seen.ID)
 	if errors.Is(err, connectclient.ErrNotFound) {
 		p.known.freshness.require(p.Clock.Now())
-		return NotKnown(LookAgain()), nil
+		return NotKnown(RequeueWithBackoff()), nil
 	}
 	return updated, err
 }
 
-// conclude turns how the pass ended into what the user is told. Of an error that nobody knows the
+// finalOutcome turns how the pass ended into what the user is told. Of an error that nobody knows the
 // work queue makes another attempt.
-func (p *pass[O]) conclude(outcome Outcome, err error) (Outcome, error) {
+func (p *pass[O]) finalOutcome(outcome Outcome, err error) (Outcome, error) {
 	switch {
 	case err == nil:
 		p.noteHealth(nil)
@@ -187,24 +187,24 @@ func (p *pass[O]) conclude(outcome Outcome, err error) (Outcome, error) {
 	case apierrors.IsConflict(err):
 		// The cache was behind. The newer version is on its way and may change everything.
 		p.discard()
-		return LookAgain(), nil
+		return RequeueWithBackoff(), nil
 	}
 	p.discard()
 	p.noteHealth(err)
-	told, known := outcomeOf(err, p.progressReason(), p.Clock.Now())
+	final, known := outcomeOf(err, p.progressReason(), p.Clock.Now())
 	if !known {
 		return Outcome{}, err
 	}
-	return told, nil
+	return final, nil
 }
 
-// tell writes the status. What the API server refuses to take is said in the status that it had.
-func (p *pass[O]) tell(ctx context.Context, outcome Outcome) (Outcome, error) {
+// writeStatus writes the status. What the API server refuses to take is said in the status that it had.
+func (p *pass[O]) writeStatus(ctx context.Context, outcome Outcome) (Outcome, error) {
 	err := p.patchStatus(ctx, outcome)
 	if err == nil {
 		return outcome, nil
 	}
-	outcome, err = p.conclude(Outcome{}, err)
+	outcome, err = p.finalOutcome(Outcome{}, err)
 	if err != nil || outcome.Reason != v1alpha1.ReasonWriteRefused {
 		return outcome, err
 	}
@@ -227,12 +227,15 @@ func (p *pass[O]) discard() {
 	p.events = append(p.events[:p.holds:p.holds], slices.DeleteFunc(p.events[p.holds:], func(e Event) bool { return e.OfStatus })...)
 }
 
-// next says when to look again.
+// next says when to look again, and logs how the pass ended.
 func (r *Reconciler[O]) next(ctx context.Context, known *remembered, outcome Outcome) reconcile.Result {
+	after := known.pace.next(outcome, wallClock())
+	logger := log.FromContext(ctx)
 	if outcome.Cause != nil {
-		log.FromContext(ctx).Info("Connect is unavailable", "cause", outcome.Cause.Error())
+		logger.Info("Connect is unavailable", "cause", outcome.Cause.Error())
 	}
-	return reconcile.Result{RequeueAfter: known.pace.next(outcome, wallClock())}
+	logger.V(1).Info("Reconciled", "ready", outcome.Ready, "reason", outcome.Reason, "message", outcome.Message, "requeueAfter", after)
+	return reconcile.Result{RequeueAfter: after}
 }
 
 // waiter is a resource as those know it who wake it.

@@ -21,7 +21,7 @@ func (p *pass[O]) patchStatus(ctx context.Context, outcome Outcome) error {
 	p.setConditions(outcome)
 	if p.deleting() && !p.hasFinalizer() {
 		// It is about to vanish: nobody would read its status any more.
-		EmitEvents(p.Events, p.obj, p.events)
+		EmitEvents(ctx, p.Events, p.obj, p.events)
 		return nil
 	}
 	version, err := PatchStatus(ctx, p.Client, p.stored, p.obj)
@@ -29,9 +29,9 @@ func (p *pass[O]) patchStatus(ctx context.Context, outcome Outcome) error {
 		return err
 	}
 	if version != "" {
-		p.known.written.note(version, wallClock())
+		p.known.expectation.expect(version, wallClock())
 	}
-	EmitEvents(p.Events, p.obj, p.events)
+	EmitEvents(ctx, p.Events, p.obj, p.events)
 	return nil
 }
 

@@ -238,7 +238,7 @@ func TestRequestToLook(t *testing.T) {
 		"a look at what is wrong":   {Stalled(v1alpha1.ReasonInvalid, "It is wrong."), true},
 		"an outage":                 {transient(v1alpha1.ReasonConnectUnavailable, "Connect cannot be reached."), false},
 		"a listing that is awaited": {NoChange(0), false},
-		"a cache that was behind":   {LookAgain(), false},
+		"a cache that was behind":   {RequeueWithBackoff(), false},
 		"a poll that met an outage": {Outcome{Ready: metav1.ConditionUnknown, Reason: v1alpha1.ReasonPending, Message: "It waits.", Unanswered: true}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -325,7 +325,7 @@ func (j *journal) has(t *testing.T, want ...string) {
 func TestPatchStatus(t *testing.T) {
 	ready := Ready(v1alpha1.ReasonAvailable, "It is there.")
 	made := Event{Reason: v1alpha1.EventCreated, Action: "Create", Message: "Created it."}
-	lost := Event{Warning: true, Reason: v1alpha1.EventLeftBehind, Action: "Delete", Message: "Left it."}
+	lost := Event{Warning: true, Reason: v1alpha1.EventOrphaned, Action: "Delete", Message: "Left it."}
 
 	t.Run("what is the same is not written again", func(t *testing.T) {
 		j, obj := newJournal(t), newArtefact()
@@ -351,7 +351,7 @@ func TestPatchStatus(t *testing.T) {
 		if err := p.patchStatus(t.Context(), ready); err != nil {
 			t.Fatal(err)
 		}
-		j.has(t, "write status", "event Normal Created", "event Warning LeftBehind")
+		j.has(t, "write status", "event Normal Created", "event Warning Orphaned")
 	})
 	t.Run("events wait for a status that cannot be written", func(t *testing.T) {
 		j := newJournal(t)
@@ -371,7 +371,7 @@ func TestPatchStatus(t *testing.T) {
 		if err := p.patchStatus(t.Context(), ready); err != nil {
 			t.Fatal(err)
 		}
-		j.has(t, "event Warning LeftBehind")
+		j.has(t, "event Warning Orphaned")
 	})
 	t.Run("a kind that changed the spec is stopped", func(t *testing.T) {
 		j := newJournal(t)
