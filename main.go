@@ -202,11 +202,20 @@ func newAPI(o options) (*connectclient.API, error) {
 }
 
 // perResource logs with the logger of the context, where there is one: that of a reconcile names the
-// resource.
+// resource. What slog calls debug is what --zap-log-level=debug shows.
 type perResource struct{ slog.Handler }
+
+// levelDebug is V(1) of logr.
+const levelDebug = slog.Level(-1)
+
+// Enabled implements [slog.Handler].
+func (h perResource) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, max(level, levelDebug))
+}
 
 // Handle implements [slog.Handler].
 func (h perResource) Handle(ctx context.Context, record slog.Record) error {
+	record.Level = max(record.Level, levelDebug)
 	if logger, err := logr.FromContext(ctx); err == nil {
 		return logr.ToSlogHandler(logger.WithName("connect")).Handle(ctx, record)
 	}

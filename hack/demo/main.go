@@ -121,8 +121,15 @@ func (d *demo) startOperator(ctx context.Context) error {
 	}
 	d.manager, err = d.cluster.StartManager(ctx, binary, "--connect-api-url="+d.URL,
 		// Quicker than by default, so that one need not wait for ten minutes.
-		"--deployment-poll-min=1s", "--resync-interval=2s")
+		"--deployment-poll-min=1s", "--resync-interval=2s", "--zap-log-level=debug")
 	if err != nil {
+		return err
+	}
+	log, err := os.Create(d.logFile())
+	if err != nil {
+		return err
+	}
+	if err := d.manager.CopyLog(log); err != nil {
 		return err
 	}
 	return d.manager.WaitReady(ctx)
@@ -131,6 +138,8 @@ func (d *demo) startOperator(ctx context.Context) error {
 func (d *demo) putToken(ctx context.Context) error {
 	return d.cluster.PutToken(ctx, metav1.NamespaceDefault, d.Token)
 }
+
+func (d *demo) logFile() string { return filepath.Join(d.cluster.Dir, "operator.log") }
 
 // applySamples applies the samples, but for the access token, which is there
 // already.
@@ -276,12 +285,13 @@ Everything goes on until Ctrl-C. In another terminal:
   kubectl get connect -w
   kubectl describe artefact.rpi-connect.dev/kiosk-v1.0
   kubectl explain artefact.spec --api-version=rpi-connect.dev/v1alpha1
+  grep kiosk-v1.0 %[5]s
 
   curl -H 'Authorization: Bearer %[3]s' %[4]s/organisation/artefacts
   curl -X PUT %[4]s/_sim/pis/shop-window --data '{"offline": false}'
 
 docs/simulator.md says what else can be done with the simulator.
-`, d.kubeconfig, d.cluster.Kubectl(), d.Token, d.URL)
+`, d.kubeconfig, d.cluster.Kubectl(), d.Token, d.URL, d.logFile())
 	<-ctx.Done()
 }
 

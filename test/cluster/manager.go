@@ -124,6 +124,15 @@ func (m *Manager) Exited() <-chan struct{} { return m.exited }
 // Log is what the operator has printed so far.
 func (m *Manager) Log() string { return m.log.String() }
 
+// CopyLog writes to w what the operator has printed so far, and from now on.
+func (m *Manager) CopyLog(w io.Writer) error {
+	m.log.mu.Lock()
+	defer m.log.mu.Unlock()
+	m.log.copy = w
+	_, err := w.Write(m.log.text.Bytes())
+	return err
+}
+
 // ResidentBytes is the memory that the operator holds now, as Linux counts it.
 func (m *Manager) ResidentBytes() (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.command.Process.Pid))
@@ -196,15 +205,19 @@ func freeAddress() (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// logFile keeps what a process prints.
+// logFile keeps what a process prints, and copies it to a writer if there is one.
 type logFile struct {
 	mu   sync.Mutex
 	text bytes.Buffer
+	copy io.Writer
 }
 
 func (l *logFile) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.copy != nil {
+		_, _ = l.copy.Write(p)
+	}
 	return l.text.Write(p)
 }
 

@@ -234,7 +234,11 @@ func (r *Reconciler[O]) next(ctx context.Context, known *remembered, outcome Out
 	if outcome.Cause != nil {
 		logger.Info("Connect is unavailable", "cause", outcome.Cause.Error())
 	}
-	logger.V(1).Info("Reconciled", "ready", outcome.Ready, "reason", outcome.Reason, "message", outcome.Message, "requeueAfter", after)
+	if outcome.Ready == "" {
+		logger.V(1).Info("Reconciled without news", "requeueAfter", after.String())
+	} else {
+		logger.V(1).Info("Reconciled", "ready", outcome.Ready, "reason", outcome.Reason, "message", outcome.Message, "requeueAfter", after.String())
+	}
 	return reconcile.Result{RequeueAfter: after}
 }
 
