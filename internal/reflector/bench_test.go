@@ -21,7 +21,7 @@ type fleet struct {
 
 func (f *fleet) Next(context.Context) ([]connectclient.Device, bool, error) {
 	rows := make([]connectclient.Device, 100)
-	for i := range rows { // as they come from the wire: nothing is shared with the picture
+	for i := range rows { // as they come from the wire: nothing is shared with the snapshot
 		rows[i] = f.devices[f.at+i]
 		rows[i].Board = &connectclient.Board{Model: "Raspberry Pi 5", Memory: "8 GB"}
 		rows[i].Tags = []string{"lab", "kiosk"}

@@ -15,7 +15,7 @@ import (
 // How absence is proven.
 //
 // An object that a whole listing did not show is in doubt: it may be gone, or have
-// moved to a page that had been read already. So it stays in the picture, and whoever
+// moved to a page that had been read already. So it stays in the snapshot, and whoever
 // has it is woken to ask for it ([Store.Lookup]). An id that was never seen is in
 // doubt in the same way: a listing that should have shown it may have missed it, or
 // have begun before the object was made.
@@ -71,7 +71,7 @@ func newDoubts() doubts {
 func (s *Store[T]) Lookup(id string, w Waiter) (object T, found bool, err error) {
 	s = s.lock()
 	defer s.mu.Unlock()
-	if known, ok := s.picture.byID[id]; ok && !known.doubt {
+	if known, ok := s.snapshot.byID[id]; ok && !known.doubt {
 		return *known.object, true, nil
 	}
 	if _, gone := s.doubts.gone.at(id); gone || id == "" {
@@ -193,7 +193,7 @@ func (s *Store[T]) learn(id string, object *T, err error, asked uint64, told *ou
 		s.see(row, asked, told)
 	case s.provenByGet(err):
 		s.doubts.pause = 0
-		if known, ok := s.picture.byID[id]; !ok || known.seen < asked { // it was not written meanwhile
+		if known, ok := s.snapshot.byID[id]; !ok || known.seen < asked { // it was not written meanwhile
 			s.vanish(id, told)
 		}
 	case errors.Is(err, connectclient.ErrUnsupported), errors.Is(err, connectclient.ErrNotFound):
@@ -238,11 +238,11 @@ func (s *Store[T]) putOff(id string, q *question, err error, told *outcome[T]) {
 	told.wake(slices.Collect(maps.Keys(q.waiters))...)
 }
 
-// vanish takes an object out of the picture that is proven not to be there. The
+// vanish takes an object out of the snapshot that is proven not to be there. The
 // lock is held.
 func (s *Store[T]) vanish(id string, told *outcome[T]) {
-	if known, ok := s.picture.byID[id]; ok {
-		s.picture.unset(id)
+	if known, ok := s.snapshot.byID[id]; ok {
+		s.snapshot.unset(id)
 		told.changes = append(told.changes, change[T]{before: known.object, id: id, keys: known.keys})
 	}
 	s.doubts.gone.note(id, s.nextTick())
@@ -253,7 +253,7 @@ func (s *Store[T]) vanish(id string, told *outcome[T]) {
 // show is in doubt, and what was in doubt and still did not show is gone. The lock
 // is held.
 func (s *Store[T]) conclude(began uint64, told *outcome[T]) {
-	for id, known := range s.picture.byID {
+	for id, known := range s.snapshot.byID {
 		switch {
 		case known.seen >= began:
 		case known.doubt:
@@ -264,7 +264,7 @@ func (s *Store[T]) conclude(began uint64, told *outcome[T]) {
 		}
 	}
 	for id, q := range s.doubts.open {
-		if _, known := s.picture.byID[id]; known || q.asked > began {
+		if _, known := s.snapshot.byID[id]; known || q.asked > began {
 			continue
 		}
 		if q.missed {

@@ -19,7 +19,7 @@ import (
 type reading[T any] struct {
 	pager   Pager[T]
 	began   uint64    // by the store's ticks
-	from    time.Time // by the clock of pictures
+	from    time.Time // by the clock of snapshots
 	since   time.Time // by the real clock
 	pages   int       // that were read
 	skipped int       // rows, as far as they have been counted
@@ -33,7 +33,7 @@ type outcome[T any] struct {
 	// doubtful are the objects that have come into doubt.
 	doubtful []change[T]
 	waiters  map[Waiter]struct{}
-	// silent: of this picture nobody needs to hear what has changed, because
+	// silent: of this snapshot nobody needs to hear what has changed, because
 	// there was none before.
 	silent bool
 	// more: it belongs to the listing that was told last.
@@ -50,7 +50,7 @@ func (o *outcome[T]) wake(waiters ...Waiter) {
 }
 
 // list reads the collection, or goes on reading it where an earlier attempt failed,
-// page by page into the picture.
+// page by page into the snapshot.
 func (s *Store[T]) list(ctx context.Context) {
 	r := s.open()
 	pages := 0
@@ -110,15 +110,15 @@ type seenRow[T any] struct {
 	same  bool
 }
 
-// compare compares what was read with the picture. It is most of the work, and is
-// done without the lock: everybody goes on reading the picture meanwhile.
+// compare compares what was read with the snapshot. It is most of the work, and is
+// done without the lock: everybody goes on reading the snapshot meanwhile.
 func (s *Store[T]) compare(rows []T) []seenRow[T] {
 	seen := make([]seenRow[T], len(rows))
 	s.mu.Lock()
 	for i := range rows {
 		id := s.reflector.collection.ID(rows[i])
 		seen[i] = seenRow[T]{id: id, row: &rows[i]}
-		if known, ok := s.picture.byID[id]; ok {
+		if known, ok := s.snapshot.byID[id]; ok {
 			seen[i].known = known.object
 		}
 	}
@@ -141,7 +141,7 @@ func (s *Store[T]) see(rows []seenRow[T], asked uint64, told *outcome[T]) {
 		if gone, ok := s.doubts.gone.at(seen.id); ok && gone > asked {
 			continue
 		}
-		known, ok := s.picture.byID[seen.id]
+		known, ok := s.snapshot.byID[seen.id]
 		switch {
 		case ok && known.written > asked:
 			continue
@@ -153,7 +153,7 @@ func (s *Store[T]) see(rows []seenRow[T], asked uint64, told *outcome[T]) {
 				changed.before, changed.keys = known.object, union(seen.keys, known.keys)
 			}
 			told.changes = append(told.changes, changed)
-			s.picture.set(seen.id, entry[T]{object: seen.row, keys: seen.keys, seen: asked})
+			s.snapshot.set(seen.id, entry[T]{object: seen.row, keys: seen.keys, seen: asked})
 		}
 		s.doubts.gone.forget(seen.id)
 		told.wake(s.doubts.answered(seen.id)...)
@@ -176,7 +176,7 @@ func (s *Store[T]) complete(r *reading[T], told *outcome[T]) {
 }
 
 // fail takes over that an attempt has failed after so many pages. Whoever waits for
-// a fresher picture hears of it once: while listings keep failing nothing changes
+// a fresher snapshot hears of it once: while listings keep failing nothing changes
 // for them.
 func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 	s.mu.Lock()
@@ -184,7 +184,7 @@ func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 	before, refused := s.failure, s.refused()
 	switch {
 	case errors.Is(err, connectclient.ErrDeferred):
-		// Pacing is nobody's failure: the picture is just late.
+		// Pacing is nobody's failure: the snapshot is just late.
 	case refused:
 		// A refused token stays refused until it is seen to work.
 	default:

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reflector keeps one picture of an organisation for everybody who
+// Package reflector keeps one snapshot of an organisation for everybody who
 // needs it.
 //
 // The Connect API has no watch. Reading N objects one by one costs N requests of
 // an hourly budget of 5,000; reading the collection they are in costs ⌈N/100⌉.
 // So per access token and kind one [Store] lists the collection, once every
-// interval and when somebody asks for a fresher picture, and reconcilers read
+// interval and when somebody asks for a fresher snapshot, and reconcilers read
 // the store. What the operator writes is put into the store at once, and is
 // never read back.
 //
 // A listing wakes only those whom it concerns: the resources that wait for what it
-// has shown, and those whose objects differ from the picture before it. Nobody
+// has shown, and those whose objects differ from the snapshot before it. Nobody
 // blocks on a listing, and a steady organisation wakes nobody.
 //
 // # What is not there
 //
 // Rows move between pages while a collection is read, so one listing can miss an
 // object that is there. What a listing has shown is true. What it has not shown
-// is in doubt: the object stays in the picture, those who have it are woken, and
+// is in doubt: the object stays in the snapshot, those who have it are woken, and
 // whoever is about to conclude something from its absence asks [Store.Lookup],
 // which proves it first: by a request for the one object where the API has such a
 // call, otherwise by a second listing. See doubt.go.
@@ -125,7 +125,7 @@ type Options struct {
 	// Interval is the time between two listings of the same collection when
 	// nobody asks for one earlier. Default 10 minutes.
 	Interval time.Duration
-	// Now is the clock by which a picture is fresh or not. Default time.Now.
+	// Now is the clock by which a snapshot is fresh or not. Default time.Now.
 	// When to list is decided by the real one.
 	Now func() time.Time
 }

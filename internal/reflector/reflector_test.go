@@ -117,7 +117,7 @@ func TestListingDoesNotUndoWhatWasWrittenMeanwhile(t *testing.T) {
 	})
 }
 
-func TestDemandForANewerPicture(t *testing.T) {
+func TestDemandForANewerSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, store := start(t, reflector.Collection[thing]{})
 		wantPending(t, store.Await(time.Time{}, alice))
@@ -178,7 +178,7 @@ func TestOutageDoesNotChangeWhatIsKnown(t *testing.T) {
 		pass(time.Hour)
 		wantNoError(t, store.Await(time.Time{}, alice))
 		if _, ok := store.Get("1"); !ok {
-			t.Error("the picture was lost in the outage")
+			t.Error("the snapshot was lost in the outage")
 		}
 		if told := o.woken(); len(told) != 0 {
 			t.Errorf("woken: %+v, want nobody", told)

@@ -146,7 +146,7 @@ func (s *Store[T]) next() (due time.Time, work func(context.Context)) {
 }
 
 // demanded tells whether somebody cannot go on without a listing. Those for whom the
-// picture is fresh enough do not wait any more. The lock is held.
+// snapshot is fresh enough do not wait any more. The lock is held.
 func (s *Store[T]) demanded() bool { return len(s.waiters.fresh) > 0 || s.doubts.listing }
 
 // resync lists because it is time, unless nobody wants the store any more. A part of

@@ -113,8 +113,8 @@ func TestAListingGoesOnWhereItFailed(t *testing.T) {
 	})
 }
 
-// Of the first picture nobody hears what has changed, also if it comes in pieces.
-func TestTheFirstPictureIsNoDrift(t *testing.T) {
+// Of the first snapshot nobody hears what has changed, also if it comes in pieces.
+func TestTheFirstSnapshotIsNoDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, store := start(t, reflector.Collection[thing]{})
 		o.does(func() {
@@ -139,7 +139,7 @@ func TestTheFirstPictureIsNoDrift(t *testing.T) {
 	})
 }
 
-// What was read before an attempt failed is in the picture; what an old attempt read
+// What was read before an attempt failed is in the snapshot; what an old attempt read
 // is read again, together with the rest.
 func TestAListingThatFailedLongAgoBeginsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -172,7 +172,7 @@ func spent(until time.Time) error {
 	return errors.Join(&connectclient.Error{RetryAt: until, Cause: &budget.Refusal{Reason: budget.Exhausted, Until: until}}, connectclient.ErrThrottled)
 }
 
-// The hour is spent: who can go by the picture that is there goes on, who needs a
+// The hour is spent: who can go by the snapshot that is there goes on, who needs a
 // fresher one hears why there is none, and gets it when the hour is over.
 func TestTheHourIsSpent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -231,10 +231,10 @@ func TestARefusedTokenIsTriedAgain(t *testing.T) {
 			t.Errorf("woken: %+v, want everyone", told)
 		}
 		if err := store.Await(time.Time{}, alice); !errors.Is(err, connectclient.ErrUnauthorized) {
-			t.Errorf("Await = %v, although there is a picture", err)
+			t.Errorf("Await = %v, although there is a snapshot", err)
 		}
 		if store.Fresh(time.Time{}) {
-			t.Error("the picture of a refused token is called fresh")
+			t.Error("the snapshot of a refused token is called fresh")
 		}
 		o.shows()
 		pass(10 * time.Minute)
@@ -244,7 +244,7 @@ func TestARefusedTokenIsTriedAgain(t *testing.T) {
 		}
 		wantNoError(t, store.Await(time.Time{}, alice))
 		if !store.Fresh(time.Time{}) {
-			t.Error("the picture is not fresh")
+			t.Error("the snapshot is not fresh")
 		}
 	})
 }
@@ -415,7 +415,7 @@ func TestADeviceIsFoundInABusyOrganisation(t *testing.T) {
 					if len(store.Find("pi-000001-mine")) == 1 && found == 0 {
 						found = time.Since(appeared)
 					}
-					_ = store.Await(time.Now(), alice) // whoever waits wants a fresher picture all the time
+					_ = store.Await(time.Now(), alice) // whoever waits wants a fresher snapshot all the time
 					pass(time.Second)
 				}
 				if found == 0 || found > time.Minute {
@@ -427,7 +427,7 @@ func TestADeviceIsFoundInABusyOrganisation(t *testing.T) {
 }
 
 // 10,000 devices at 150 ms a page, one new device every 10 s and somebody who always
-// wants a fresher picture: listings end, and leave most of the hour to others.
+// wants a fresher snapshot: listings end, and leave most of the hour to others.
 func TestListingsOfABusyOrganisationEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &service{perPage: 150 * time.Millisecond, window: time.Hour, limit: 5000, names: registered(10_000)}
@@ -448,7 +448,7 @@ func TestListingsOfABusyOrganisationEnd(t *testing.T) {
 			t.Errorf("%d requests in half an hour, %d of them refused", n, s.refused)
 		}
 		if listed < 1600 {
-			t.Errorf("only in %d of 1800 seconds there was a picture of the last 90", listed)
+			t.Errorf("only in %d of 1800 seconds there was a snapshot of the last 90", listed)
 		}
 	})
 }

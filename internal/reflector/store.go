@@ -18,7 +18,7 @@ import (
 // nothing to retry.
 var ErrPending = errors.New("waiting for the organisation to be listed")
 
-// Store is the picture of one organisation's objects of one kind, or of a part of
+// Store is the snapshot of one organisation's objects of one kind, or of a part of
 // them. It is safe for concurrent use.
 //
 // A resource that waits for several things is woken once, for whatever comes
@@ -31,14 +31,14 @@ type Store[T any] struct {
 	client    *connectclient.Client
 	kick      chan struct{} // there may be something to do earlier than was thought
 
-	mu      sync.Mutex
-	stop    context.CancelFunc // of its goroutine; nil before Start
-	ended   bool               // nobody lists any more; another store may have taken over
-	tick    uint64             // orders what is read and what is written
-	picture picture[T]
-	waiters waiters[T]
-	doubts  doubts
-	skewed  map[Waiter]skew
+	mu       sync.Mutex
+	stop     context.CancelFunc // of its goroutine; nil before Start
+	ended    bool               // nobody lists any more; another store may have taken over
+	tick     uint64             // orders what is read and what is written
+	snapshot snapshot[T]
+	waiters  waiters[T]
+	doubts   doubts
+	skewed   map[Waiter]skew
 
 	listedFrom time.Time   // when the last complete listing began; zero: never
 	reading    *reading[T] // a listing that has begun and not ended
@@ -66,7 +66,7 @@ func newStore[T any](r *Reflector[T], token connectclient.Secret, scope string) 
 		scope:     scope,
 		client:    r.options.API.ClientFor(token),
 		kick:      make(chan struct{}, 1),
-		picture:   newPicture[T](),
+		snapshot:  newSnapshot[T](),
 		waiters:   newWaiters[T](),
 		doubts:    newDoubts(),
 		skewed:    map[Waiter]skew{},
@@ -75,11 +75,11 @@ func newStore[T any](r *Reflector[T], token connectclient.Secret, scope string) 
 	}
 }
 
-// Await returns nil when the picture stems from a listing that began at notBefore
+// Await returns nil when the snapshot stems from a listing that began at notBefore
 // or later; zero stands for any listing. If there is none, it asks for one,
 // remembers the waiter to be woken, and returns at once: [ErrPending], or why the
 // last attempt failed. A token that Connect refuses is always an error, however
-// fresh the picture.
+// fresh the snapshot.
 //
 // A time that has not come yet is from a clock that is ahead of ours. It counts as
 // the moment when the waiter asked with it for the first time.
@@ -90,7 +90,7 @@ func (s *Store[T]) Await(notBefore time.Time, w Waiter) error {
 	if s.fresh(notBefore) {
 		return nil
 	}
-	s.waiters.forPicture(w, notBefore)
+	s.waiters.forSnapshot(w, notBefore)
 	s.kickNow()
 	if s.failure != nil {
 		return s.failure
@@ -98,7 +98,7 @@ func (s *Store[T]) Await(notBefore time.Time, w Waiter) error {
 	return ErrPending
 }
 
-// Fresh tells whether the picture stems from a listing that began at notBefore or
+// Fresh tells whether the snapshot stems from a listing that began at notBefore or
 // later, and asks for nothing.
 func (s *Store[T]) Fresh(notBefore time.Time) bool {
 	s = s.successor()
@@ -134,7 +134,7 @@ func (s *Store[T]) AwaitMatch(w Waiter, match func(T) bool) {
 	s.catchUp(w, func(c change[T]) bool { return c.concerns(match) })
 }
 
-// catchUp wakes a waiter at once that has looked at the picture before the latest
+// catchUp wakes a waiter at once that has looked at the snapshot before the latest
 // listing ended, or the operator wrote something, and comes to wait only now. Whoever
 // was woken after that has looked at it since. The lock is held.
 func (s *Store[T]) catchUp(w Waiter, concerned func(change[T]) bool) {
@@ -157,7 +157,7 @@ func (s *Store[T]) wakeLate(waiters ...Waiter) {
 func (s *Store[T]) Get(id string) (T, bool) {
 	s = s.successor()
 	defer s.mu.Unlock()
-	if found, ok := s.picture.byID[id]; ok {
+	if found, ok := s.snapshot.byID[id]; ok {
 		return *found.object, true
 	}
 	var none T
@@ -169,14 +169,14 @@ func (s *Store[T]) Get(id string) (T, bool) {
 func (s *Store[T]) Find(key string) []T {
 	s = s.successor()
 	defer s.mu.Unlock()
-	return s.picture.found(key)
+	return s.snapshot.found(key)
 }
 
-// All yields every object of the picture as it is now, in no order. It proves
+// All yields every object of the snapshot as it is now, in no order. It proves
 // nothing.
 func (s *Store[T]) All() iter.Seq[T] {
 	s = s.successor()
-	objects := s.picture.all()
+	objects := s.snapshot.all()
 	s.mu.Unlock()
 	return func(yield func(T) bool) {
 		for _, object := range objects {
@@ -197,11 +197,11 @@ func (s *Store[T]) Put(object T) {
 	s.doubts.gone.forget(id)
 	s.wakeLate(s.doubts.answered(id)...)
 	written := change[T]{after: &object, id: id, keys: keys}
-	if known, ok := s.picture.byID[id]; ok {
+	if known, ok := s.snapshot.byID[id]; ok {
 		written.before, written.keys = known.object, union(keys, known.keys)
 	}
 	s.tellWritten(written)
-	s.picture.set(id, entry[T]{object: &object, keys: keys, written: now, seen: now})
+	s.snapshot.set(id, entry[T]{object: &object, keys: keys, written: now, seen: now})
 }
 
 // Remove records what the operator has just deleted. It needs no proof, and wakes
@@ -211,10 +211,10 @@ func (s *Store[T]) Remove(id string) {
 	defer s.mu.Unlock()
 	s.doubts.gone.note(id, s.nextTick())
 	s.wakeLate(s.doubts.answered(id)...)
-	if known, ok := s.picture.byID[id]; ok {
+	if known, ok := s.snapshot.byID[id]; ok {
 		s.tellWritten(change[T]{before: known.object, id: id, keys: known.keys})
 	}
-	s.picture.unset(id)
+	s.snapshot.unset(id)
 }
 
 // tellWritten wakes those who wait for what the operator has written: no listing will

@@ -17,7 +17,7 @@ const patience = time.Hour
 type waiters[T any] struct {
 	all   map[Waiter]*wait[T]
 	byKey map[string]map[Waiter]struct{}
-	// fresh are those who wait for a fresher picture, matching those with a
+	// fresh are those who wait for a fresher snapshot, matching those with a
 	// match.
 	fresh, matching map[Waiter]struct{}
 	last            time.Time // when somebody began to wait, by the real clock
@@ -50,8 +50,8 @@ func (ws *waiters[T]) of(w Waiter) *wait[T] {
 	return waits
 }
 
-// forPicture has the waiter wait for a picture that began at notBefore or later.
-func (ws *waiters[T]) forPicture(w Waiter, notBefore time.Time) {
+// forSnapshot has the waiter wait for a snapshot that began at notBefore or later.
+func (ws *waiters[T]) forSnapshot(w Waiter, notBefore time.Time) {
 	ws.of(w).notBefore = notBefore
 	ws.fresh[w] = struct{}{}
 }
@@ -93,7 +93,7 @@ func (ws *waiters[T]) drop(w Waiter) *wait[T] {
 	return waits
 }
 
-// satisfied are those to whom a picture is fresh enough that began at that time.
+// satisfied are those to whom a snapshot is fresh enough that began at that time.
 func (ws *waiters[T]) satisfied(listedFrom time.Time) []Waiter {
 	var found []Waiter
 	for w := range ws.fresh {

@@ -107,7 +107,7 @@ func TestManySubscribersShareACollection(t *testing.T) {
 	})
 }
 
-// Who has looked at the picture, and comes to wait only after the listing has ended
+// Who has looked at the snapshot, and comes to wait only after the listing has ended
 // that changed it, is not forgotten.
 func TestWhoComesLateIsWoken(t *testing.T) {
 	for name, await := range map[string]func(*reflector.Store[thing], reflector.Waiter){
@@ -229,7 +229,7 @@ func TestRetireInTheMiddleOfAListing(t *testing.T) {
 			t.Errorf("woken: %+v, want nobody", told)
 		}
 		if _, found := store.Get("00000"); found {
-			t.Error("the picture was filled")
+			t.Error("the snapshot was filled")
 		}
 		// What is written then goes to the store that takes over, if there is one.
 		store.Put(thing{ID: "made"})
@@ -308,7 +308,7 @@ func TestObjectsShareAKey(t *testing.T) {
 	})
 }
 
-// Everybody reads the picture while a listing is compared with it.
+// Everybody reads the snapshot while a listing is compared with it.
 func TestReadersGoOnWhileAListingIsCompared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var store *reflector.Store[thing]
@@ -331,8 +331,8 @@ func TestReadersGoOnWhileAListingIsCompared(t *testing.T) {
 	})
 }
 
-// A failure is told those who wait for a picture, not those who wait for a change.
-func TestAFailureConcernsWhoWaitsForAPicture(t *testing.T) {
+// A failure is told those who wait for a snapshot, not those who wait for a change.
+func TestAFailureConcernsWhoWaitsForASnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, store := start(t, reflector.Collection[thing]{})
 		listOnce(t, o, store)

@@ -103,7 +103,7 @@ func matrix(ctx context.Context, s scenario, revision connectsim.Revision) {
 }
 
 // run plays the scenario in a world of its own. The first process is disturbed, the next one is not. Without
-// pictures to compare with it returns those after each act.
+// snapshots to compare with it returns those after each act.
 func run(ctx context.Context, s scenario, revision connectsim.Revision, undisturbed *outcome, first *process) (out outcome, err error) {
 	w, err := newWorld(ctx, revision)
 	if err != nil {
@@ -156,9 +156,9 @@ func run(ctx context.Context, s scenario, revision connectsim.Revision, undistur
 		}
 		want := ""
 		if undisturbed != nil && a.fits == nil {
-			want = undisturbed.pictures[i]
+			want = undisturbed.snapshots[i]
 		}
-		picture, err := w.becomes(ctx, a, want, func() bool {
+		snapshot, err := w.becomes(ctx, a, want, func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return early
@@ -166,7 +166,7 @@ func run(ctx context.Context, s scenario, revision connectsim.Revision, undistur
 		if err != nil {
 			return out, err
 		}
-		out.pictures = append(out.pictures, picture)
+		out.snapshots = append(out.snapshots, snapshot)
 	}
 	out.lost, err = w.lostKeys(ctx)
 	if err == nil && undisturbed != nil && out.lost > undisturbed.lost && strings.HasSuffix(first.what(), "POST /organisation/auth-keys") && first.disturbance != diesBefore {
@@ -177,12 +177,12 @@ func run(ctx context.Context, s scenario, revision connectsim.Revision, undistur
 
 // outcome is what came of a run.
 type outcome struct {
-	pictures []string // after each act
-	lost     int      // auth keys that are in no Secret
+	snapshots []string // after each act
+	lost      int      // auth keys that are in no Secret
 }
 
 // becomes waits until the act has come true and everything is as it should be.
-func (w *world) becomes(ctx context.Context, a act, want string, overtaken func() bool) (picture string, err error) {
+func (w *world) becomes(ctx context.Context, a act, want string, overtaken func() bool) (snapshot string, err error) {
 	settled := 0 // for how many looks nothing has changed any more
 	failed := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
 		if overtaken() {
@@ -191,20 +191,20 @@ func (w *world) becomes(ctx context.Context, a act, want string, overtaken func(
 		if !a.ready(ctx, w) {
 			return false, nil
 		}
-		last := picture
-		if picture, err = w.picture(ctx); err != nil {
+		last := snapshot
+		if snapshot, err = w.snapshot(ctx); err != nil {
 			return false, err
 		}
-		if settled++; picture != last {
+		if settled++; snapshot != last {
 			settled = 0
 		}
-		return picture == want || (want == "" && settled >= 20 && (a.fits == nil || a.fits(picture))), nil
+		return snapshot == want || (want == "" && settled >= 20 && (a.fits == nil || a.fits(snapshot))), nil
 	})
 	if failed != nil {
-		picture, _ = w.picture(ctx)
-		return picture, fmt.Errorf("the act %q: %w\nexpected:\n%s\nfound:\n%s", a.name, failed, want, picture)
+		snapshot, _ = w.snapshot(ctx)
+		return snapshot, fmt.Errorf("the act %q: %w\nexpected:\n%s\nfound:\n%s", a.name, failed, want, snapshot)
 	}
-	return picture, nil
+	return snapshot, nil
 }
 
 // lostKeysAreTold checks what is left where keys can be neither listed nor revoked: a key whose answer

@@ -35,7 +35,7 @@ type act struct {
 	name    string
 	do      func(context.Context, *world) error
 	ready   func(context.Context, *world) bool // tells that it has come true
-	fits    func(picture string) bool          // instead of being as without a disturbance
+	fits    func(snapshot string) bool         // instead of being as without a disturbance
 	anytime bool                               // the user may do it before the last act has come true
 	others  bool                               // somebody else does it, in the organisation
 }
@@ -254,10 +254,10 @@ var scenarios = []scenario{
 
 func always(context.Context, *world) bool { return true }
 
-// fitting accepts every picture without the words.
+// fitting accepts every snapshot without the words.
 func fitting(a act, without ...string) act {
-	a.fits = func(picture string) bool {
-		return !slices.ContainsFunc(without, func(words string) bool { return strings.Contains(picture, words) })
+	a.fits = func(snapshot string) bool {
+		return !slices.ContainsFunc(without, func(words string) bool { return strings.Contains(snapshot, words) })
 	}
 	return a
 }

@@ -130,9 +130,9 @@ func (w *world) gone(ctx context.Context, obj client.Object) bool {
 	return apierrors.IsNotFound(w.Get(ctx, client.ObjectKeyFromObject(obj), obj))
 }
 
-// picture is everything that matters of the organisation and the namespace, without what differs
+// snapshot is everything that matters of the organisation and the namespace, without what differs
 // from run to run.
-func (w *world) picture(ctx context.Context) (string, error) {
+func (w *world) snapshot(ctx context.Context) (string, error) {
 	lines := w.remote()
 	held, secrets, err := w.secrets(ctx)
 	if err != nil {

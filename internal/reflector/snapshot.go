@@ -4,8 +4,8 @@ package reflector
 
 import "slices"
 
-// picture is the objects that are known, by their id and their keys.
-type picture[T any] struct {
+// snapshot is the objects that are known, by their id and their keys.
+type snapshot[T any] struct {
 	byID  map[string]*entry[T]
 	byKey map[string][]string // ids, in no order
 }
@@ -20,12 +20,12 @@ type entry[T any] struct {
 	doubt   bool   // the last listing that was whole did not show it
 }
 
-func newPicture[T any]() picture[T] {
-	return picture[T]{byID: map[string]*entry[T]{}, byKey: map[string][]string{}}
+func newSnapshot[T any]() snapshot[T] {
+	return snapshot[T]{byID: map[string]*entry[T]{}, byKey: map[string][]string{}}
 }
 
 // set replaces what is known under the id.
-func (p *picture[T]) set(id string, e entry[T]) {
+func (p *snapshot[T]) set(id string, e entry[T]) {
 	p.unset(id)
 	p.byID[id] = &e
 	for _, key := range e.keys {
@@ -33,7 +33,7 @@ func (p *picture[T]) set(id string, e entry[T]) {
 	}
 }
 
-func (p *picture[T]) unset(id string) {
+func (p *snapshot[T]) unset(id string) {
 	old, ok := p.byID[id]
 	if !ok {
 		return
@@ -50,7 +50,7 @@ func (p *picture[T]) unset(id string) {
 }
 
 // found returns the objects with the key, by the order of their ids.
-func (p *picture[T]) found(key string) []T {
+func (p *snapshot[T]) found(key string) []T {
 	ids := slices.Sorted(slices.Values(p.byKey[key]))
 	objects := make([]T, len(ids))
 	for i, id := range ids {
@@ -60,7 +60,7 @@ func (p *picture[T]) found(key string) []T {
 }
 
 // all returns every object, in no order.
-func (p *picture[T]) all() []*T {
+func (p *snapshot[T]) all() []*T {
 	objects := make([]*T, 0, len(p.byID))
 	for _, e := range p.byID {
 		objects = append(objects, e.object)
