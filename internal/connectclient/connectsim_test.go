@@ -27,7 +27,7 @@ import (
 
 const checksum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-type stage struct {
+type env struct {
 	*testing.T
 
 	sim    *connectsim.Server
@@ -36,7 +36,7 @@ type stage struct {
 	older  bool
 }
 
-func onEveryStage(t *testing.T, story func(stage)) {
+func inEveryEnv(t *testing.T, scenario func(env)) {
 	t.Helper()
 	for _, revision := range []connectsim.Revision{connectsim.Older, connectsim.Current} {
 		for _, bodies := range []connectsim.ErrorBodies{
@@ -57,7 +57,7 @@ func onEveryStage(t *testing.T, story func(stage)) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				story(stage{
+				scenario(env{
 					T: t, sim: sim, org: sim.AddOrganisation(token),
 					client: api.ClientFor(connectclient.NewSecret(token)),
 					older:  revision == connectsim.Older,
@@ -67,14 +67,14 @@ func onEveryStage(t *testing.T, story func(stage)) {
 	}
 }
 
-func (s stage) must(err error) {
+func (s env) must(err error) {
 	s.Helper()
 	if err != nil {
 		s.Fatal(err)
 	}
 }
 
-func (s stage) mustBe(err, kind error) {
+func (s env) mustBe(err, kind error) {
 	s.Helper()
 	if !errors.Is(err, kind) {
 		s.Fatalf("got %v, want: %v", err, kind)
@@ -82,7 +82,7 @@ func (s stage) mustBe(err, kind error) {
 }
 
 // mustSupport checks the outcome of a call that the older revision does not have.
-func (s stage) mustSupport(err error) (supported bool) {
+func (s env) mustSupport(err error) (supported bool) {
 	s.Helper()
 	if s.older {
 		s.mustBe(err, connectclient.ErrUnsupported)
@@ -92,7 +92,7 @@ func (s stage) mustSupport(err error) (supported bool) {
 	return true
 }
 
-func all[T any](s stage, rows iter.Seq2[T, error]) []T {
+func all[T any](s env, rows iter.Seq2[T, error]) []T {
 	s.Helper()
 	var all []T
 	for row, err := range rows {
@@ -103,7 +103,7 @@ func all[T any](s stage, rows iter.Seq2[T, error]) []T {
 }
 
 // learn lists the auth keys, which tells the revisions apart.
-func (s stage) learn() {
+func (s env) learn() {
 	s.Helper()
 	want := connectclient.RevisionCurrent
 	if s.older {
@@ -118,7 +118,7 @@ func (s stage) learn() {
 }
 
 func TestArtefactsOfTheSimulator(t *testing.T) {
-	onEveryStage(t, func(s stage) {
+	inEveryEnv(t, func(s env) {
 		s.learn()
 		ctx, artefacts := s.Context(), s.client.Artefacts()
 		made, err := artefacts.Create(ctx, connectclient.ArtefactCreate{Name: "kiosk", URI: "https://example.com/a?b=c&d", Checksum: checksum})
@@ -151,7 +151,7 @@ func TestArtefactsOfTheSimulator(t *testing.T) {
 }
 
 func TestAuthKeysOfTheSimulator(t *testing.T) {
-	onEveryStage(t, func(s stage) {
+	inEveryEnv(t, func(s env) {
 		s.learn()
 		ctx, keys := s.Context(), s.client.AuthKeys()
 		made, err := keys.Create(ctx, connectclient.AuthKeyCreate{Description: "lab", DeviceName: "pi5", Tags: []string{"lab"}, TTLDays: 3})
@@ -191,7 +191,7 @@ func TestDeviceIdentitiesOfTheSimulator(t *testing.T) {
 	}
 	public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 
-	onEveryStage(t, func(s stage) {
+	inEveryEnv(t, func(s env) {
 		ctx, identities := s.Context(), s.client.DeviceIdentities()
 		request := connectclient.NewIdentityRequest(s.client.BaseURL(), s.client.Token(), connectclient.DeviceIdentityCreate{
 			PublicKeyPEM: public, Description: "pi5 <lab> & co", DeviceName: "pi5", Tags: []string{"lab"},
@@ -229,7 +229,7 @@ func TestDeviceIdentitiesOfTheSimulator(t *testing.T) {
 }
 
 func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
-	onEveryStage(t, func(s stage) {
+	inEveryEnv(t, func(s env) {
 		s.learn()
 		ctx, devices, deployments := s.Context(), s.client.Devices(), s.client.Deployments()
 		there := s.org.AddDevice(connectsim.Device{Name: "pi5-001", SerialNumber: "10000000abcdef01"})
@@ -287,7 +287,7 @@ func TestDevicesAndDeploymentsOfTheSimulator(t *testing.T) {
 }
 
 func TestFaultsOfTheSimulator(t *testing.T) {
-	onEveryStage(t, func(s stage) {
+	inEveryEnv(t, func(s env) {
 		ctx := s.Context()
 		create := connectclient.ArtefactCreate{Name: "kiosk", URI: "https://example.com", Checksum: checksum}
 		for name, fault := range map[string]connectsim.Fault{
@@ -355,7 +355,7 @@ func TestPagesOfTheOlderRevision(t *testing.T) {
 }
 
 func TestTokensOfTheSimulator(t *testing.T) {
-	onEveryStage(t, func(s stage) {
+	inEveryEnv(t, func(s env) {
 		s.sim.RevokeToken(s.client.Token().Reveal())
 		s.sim.ResetJournal()
 		for range 3 {

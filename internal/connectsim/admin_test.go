@@ -18,12 +18,12 @@ import (
 )
 
 // beginAdmin serves the simulator as the program does.
-func beginAdmin(t *testing.T) stage {
+func beginAdmin(t *testing.T) env {
 	t.Helper()
 	return beginAdminOf(begin(t, connectsim.Options{}))
 }
 
-func beginAdminOf(s stage) stage {
+func beginAdminOf(s env) env {
 	s.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	s.Cleanup(stop)
@@ -36,7 +36,7 @@ func beginAdminOf(s stage) stage {
 }
 
 // admin asks the simulator's own interface, which needs no token.
-func (s stage) admin(method, path, body string) answer {
+func (s env) admin(method, path, body string) answer {
 	s.Helper()
 	var sent any
 	if body != "" {
@@ -392,7 +392,7 @@ func TestAdminClock(t *testing.T) {
 
 	clock := connectsim.NewClock(s.clock.Now())
 	sim := connectsim.New(connectsim.Options{Clock: clock, RateLimit: 1})
-	s = beginAdminOf(stage{T: t, sim: sim, org: sim.AddOrganisation(token), clock: clock})
+	s = beginAdminOf(env{T: t, sim: sim, org: sim.AddOrganisation(token), clock: clock})
 	key := s.org.AddAuthKey("lab", "", nil, 1)
 	s.get(artefacts).is(200)
 	s.get(artefacts).is(429)

@@ -16,7 +16,7 @@ func artefactJSON(name string) string {
 }
 
 func TestAnArtefactsLife(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		const path = "/organisation/artefacts"
 		made := s.call("POST", path, artefactJSON("kiosk"))
 		want := fmt.Sprintf(`{"id":%q,"name":"kiosk","uri":"https://example.com/a?b=c&d","checksum":%q}`, made.id(), checksum)
@@ -36,7 +36,7 @@ func TestAnArtefactsLife(t *testing.T) {
 }
 
 func TestArtefactsThatAreRefused(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		for body, message := range map[string]string{
 			`{}`:          "Name can't be blank",
 			`{"name":""}`: "Name can't be blank",
@@ -59,7 +59,7 @@ func TestArtefactsThatAreRefused(t *testing.T) {
 
 // ?name= is a prefix, whatever the case; the older revision does not know it.
 func TestArtefactsByName(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		for _, name := range []string{"kiosk", "Kiosk-2", "kiosk-10", "my-kiosk", "lamp"} {
 			s.org.AddArtefact(name, "https://example.com", checksum)
 		}
@@ -85,7 +85,7 @@ func TestArtefactsByName(t *testing.T) {
 
 func TestDeployedArtefactsAreForEver(t *testing.T) {
 	const refusal = "Cannot delete artefacts that have been deployed"
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		path := w.fill("/organisation/artefacts/{artefact}")
 		deploy := func() answer {

@@ -16,7 +16,7 @@ import (
 const authKeys = "/organisation/auth-keys"
 
 func TestAuthKeyCreation(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		made := s.call("POST", authKeys, `{"description":"lab","ttl_days":90,"device_name":"pi5","tags":["lab","a_b-1"]}`)
 		secret := made.is(201).object()["secret"].(string)
 		if !regexp.MustCompile(`^rpoak_[1-9A-HJ-NP-Za-km-z]{24}$`).MatchString(secret) {
@@ -43,7 +43,7 @@ func TestAuthKeysThatAreRefused(t *testing.T) {
 	list := func(n int) string {
 		return `["` + strings.Join(strings.Split(strings.Repeat("t", n), ""), `","`) + `"]`
 	}
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		for body, message := range map[string]string{
 			`{}`:                                                               "Description can't be blank",
 			`{"description":" "}`:                                              "Description can't be blank",

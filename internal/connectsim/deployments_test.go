@@ -25,7 +25,7 @@ func (w world) state(id string) string {
 }
 
 func TestADeployment(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		made := w.deploy()
 		want := fmt.Sprintf(w.fill(`{"id":%q,"state":"pending","state_reason":null,"device_id":"{device}","artefact_id":"{artefact}","created_at":%q,"updated_at":%q}`), made.id(), now, now)
@@ -42,7 +42,7 @@ func TestADeployment(t *testing.T) {
 }
 
 func TestDeploymentsThatAreRefused(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		w.call("POST", runs(w), nil).is(400)
 		w.call("POST", runs(w), `{}`).is(400)
@@ -99,7 +99,7 @@ func TestANewDeploymentSupersedesThePendingOne(t *testing.T) {
 
 // The newest comes first, also of those of the same second.
 func TestDeploymentsOfADevice(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		ids := []any{w.deployment.ID}
 		for range 104 {

@@ -69,7 +69,7 @@ func jsonOf(o object) string {
 }
 
 // register is a signed creation, as the vendor's provisioner sends it.
-func (s stage) register(key *ecdsa.PrivateKey, body string) request {
+func (s env) register(key *ecdsa.PrivateKey, body string) request {
 	s.Helper()
 	return request{"POST", identities, body, http.Header{
 		"X-Connect-Identity-Signature": {sign(s.T, key, payload("POST", s.url+identities, body, "Authorization: Bearer "+token, "Content-Type: application/json"))},
@@ -179,7 +179,7 @@ func TestWhatASignatureCovers(t *testing.T) {
 }
 
 func TestIdentitiesThatAreRefused(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		key, public := newKey(t)
 		other, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 		if err != nil {
@@ -211,7 +211,7 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 
 // The older revision takes no tags with a new identity, but shows and changes them.
 func TestAnIdentitysLife(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		key, public := newKey(t)
 		public = strings.TrimSpace(public) // it is shown as it was sent
 		made := s.send(s.register(key, jsonOf(object{"public_key": public, "description": "pi5", "tags": []string{"lab"}})))
@@ -245,7 +245,7 @@ func TestAnIdentitysLife(t *testing.T) {
 }
 
 func TestAnExchangedIdentity(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		key, public := newKey(t)
 		there := s.org.AddDeviceIdentity(public, "pi5", "pi5-001", []string{"lab"})
 		path := identities + "/" + there.ID

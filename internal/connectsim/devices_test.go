@@ -13,7 +13,7 @@ import (
 const devices = "/organisation/devices"
 
 func TestWhatADeviceShows(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		full := s.org.AddDevice(connectsim.Device{Name: "a", SerialNumber: "10000000abcdef01", Tags: []string{"lab"}, Model: "3b+", Memory: "1gb", OS: "raspios-13"})
 		old := s.org.AddDevice(connectsim.Device{Name: "b", SerialNumber: "2"})
 		bare := s.org.AddDevice(connectsim.Device{Name: "c", SerialNumber: "3", Model: "5", Memory: "8gb"})
@@ -35,7 +35,7 @@ func TestWhatADeviceShows(t *testing.T) {
 }
 
 func TestDeviceQueries(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		for _, d := range []connectsim.Device{
 			{Name: "kiosk-1", SerialNumber: "10000000abcdef01", Tags: []string{"lab", "north"}, Model: "5", Memory: "8gb", OS: "raspios-13"},
 			{Name: "kiosk-2", SerialNumber: "10000000abcdef02", Tags: []string{"lab", "south"}, Model: "3b+", Memory: "1gb", OS: "raspios-12"},
@@ -96,7 +96,7 @@ func TestDevicesAreEdited(t *testing.T) {
 }
 
 func TestADeletedDeviceIsSignedOut(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		key := s.org.AddAuthKey("lab", "", nil, 1)
 		device := s.exchange(key.Secret)
 		pending := request{"GET", "/deployments/pending", nil, bearer(device)}

@@ -22,7 +22,7 @@ import (
 // A board that signs in again is the device that it was, whatever it signs in
 // with.
 func TestABoardThatSignsInAgain(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		first := s.exchange(s.org.AddAuthKey("first", "shop", []string{"lab"}, 1).Secret)
 		there := s.org.Devices()[0]
 		run := s.org.AddDeployment(there.ID, s.org.AddArtefact("kiosk", "https://example.com", checksum).ID)
@@ -101,7 +101,7 @@ func TestAnIdentityStaysOneDevice(t *testing.T) {
 }
 
 func TestTheServerIsUp(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		a := s.send(request{"GET", "/up", nil, nobody}).is(200)
 		if got := a.header.Get("X-Timestamp"); got != fmt.Sprint(s.clock.Now().Unix()) {
 			t.Errorf("it is %q", got)
@@ -131,7 +131,7 @@ func TestWhatADeviceCanDo(t *testing.T) {
 }
 
 // listen opens the stream of events of a device.
-func (s stage) listen(ctx context.Context, token, channel string) (status int, events *bufio.Reader) {
+func (s env) listen(ctx context.Context, token, channel string) (status int, events *bufio.Reader) {
 	s.Helper()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/events?channel="+channel, nil)
 	req.Header = bearer(token)
@@ -173,7 +173,7 @@ func next(t *testing.T, events *bufio.Reader) (name string, data object) {
 }
 
 func TestEvents(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		device := w.exchange(w.key.Secret)
 		id := w.org.Devices()[1].ID
@@ -296,7 +296,7 @@ func TestARefusedSignatureSaysWhatToSign(t *testing.T) {
 
 // Forms are for creations; everything else is JSON.
 func TestBodiesOfOtherTypes(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		form := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 		for _, path := range []string{"/organisation/auth-keys/{key}", "/organisation/device-identities/{identity}", "/organisation/devices/{device}"} {

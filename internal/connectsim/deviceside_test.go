@@ -28,14 +28,14 @@ func exchangeFrom(serial, secret string) request {
 }
 
 // exchange signs a device in, and returns its token.
-func (s stage) exchange(secret string) string {
+func (s env) exchange(secret string) string {
 	s.Helper()
 	return s.send(exchangeOf(secret)).is(200).object()["access_token"].(string)
 }
 
 // exchangeIdentity is how a device signs in with its key: there is no
 // Authorization to sign.
-func (s stage) exchangeIdentity(key *ecdsa.PrivateKey, public string) request {
+func (s env) exchangeIdentity(key *ecdsa.PrivateKey, public string) request {
 	s.Helper()
 	const path = "/client/device-identity-exchange"
 	body := jsonOf(object{"client_id": "test", "public_key": public, "hostname": "raspberrypi", "serial_number": board})
@@ -46,7 +46,7 @@ func (s stage) exchangeIdentity(key *ecdsa.PrivateKey, public string) request {
 }
 
 func TestSigningInWithAnAuthKey(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		named := s.call("POST", authKeys, `{"description":"named","device_name":"pi5-001","tags":["lab"]}`).is(201).object()["secret"].(string)
 		plain := s.call("POST", authKeys, `{"description":"plain"}`).is(201).object()["secret"].(string)
 		late := s.call("POST", authKeys, `{"description":"late"}`).is(201).object()["secret"].(string)
@@ -74,7 +74,7 @@ func TestSigningInWithAnAuthKey(t *testing.T) {
 }
 
 func TestSigningInWithAnIdentity(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		key, public := newKey(t)
 		stranger, strange := newKey(t)
 		s.send(s.exchangeIdentity(key, public)).is(404) // not registered
@@ -107,7 +107,7 @@ func TestSigningInWithAnIdentity(t *testing.T) {
 }
 
 func TestADeviceTakesDeployments(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		secret := w.exchange(w.key.Secret)
 		device := w.org.Devices()[len(w.org.Devices())-1]

@@ -149,7 +149,7 @@ func TestEveryExampleOfTheChapter(t *testing.T) {
 }
 
 // play sends the example to an organisation that has everything it speaks of.
-func (e example) play(s stage, want int) {
+func (e example) play(s env, want int) {
 	s.Helper()
 	w := s.populate()
 	w.device = s.org.AddDevice(connectsim.Device{Name: "raspberrypi5", SerialNumber: "ea636879c4d47a37", Tags: []string{"production"}, Model: "cm5lite", Memory: "8gb", OS: "raspios-13"})
@@ -244,7 +244,7 @@ func TestTimesAreUTC(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(sim.Close)
-	s := stage{T: t, sim: sim, org: sim.AddOrganisation(token), clock: clock, url: url}
+	s := env{T: t, sim: sim, org: sim.AddOrganisation(token), clock: clock, url: url}
 	made := s.call("POST", authKeys, `{"description":"lab"}`).is(201)
 	if got := made.object(); got["created_at"] != now || got["expires_at"] != "2026-03-02T10:30:00Z" {
 		t.Errorf("made %s", made.text)

@@ -17,13 +17,13 @@ import (
 const artefacts = "/organisation/artefacts"
 
 // create makes an artefact if it can, and returns the error of the connection.
-func (s stage) create(name string) (answer, error) {
+func (s env) create(name string) (answer, error) {
 	s.Helper()
 	return s.try(s.Context(), request{method: "POST", path: artefacts, body: artefactJSON(name)})
 }
 
 // exists tells whether there is an artefact of the name.
-func (s stage) exists(name string) bool {
+func (s env) exists(name string) bool {
 	for _, a := range s.org.Artefacts() {
 		if a.Name == name {
 			return true

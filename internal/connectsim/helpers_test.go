@@ -34,9 +34,9 @@ const (
 // object is the JSON of one object.
 type object = map[string]any
 
-// stage is a simulator that is being served, with one organisation, at half past
+// env is a simulator that is being served, with one organisation, at half past
 // ten on the first of March 2026.
-type stage struct {
+type env struct {
 	*testing.T
 
 	sim   *connectsim.Server
@@ -46,20 +46,20 @@ type stage struct {
 	older bool
 }
 
-func begin(t *testing.T, options connectsim.Options) stage {
+func begin(t *testing.T, options connectsim.Options) env {
 	t.Helper()
 	clock := connectsim.NewClock(time.Date(2026, 3, 1, 10, 30, 0, 600_000_000, time.UTC))
 	options.Now = clock.Now
 	sim := connectsim.New(options)
 	server := httptest.NewServer(sim)
 	t.Cleanup(server.Close)
-	return stage{
+	return env{
 		T: t, sim: sim, org: sim.AddOrganisation(token), clock: clock,
 		url: server.URL, older: options.Revision == connectsim.Older,
 	}
 }
 
-func onBothRevisions(t *testing.T, story func(stage)) {
+func onBothRevisions(t *testing.T, story func(env)) {
 	t.Helper()
 	for _, revision := range []connectsim.Revision{connectsim.Older, connectsim.Current} {
 		t.Run(string(revision), func(t *testing.T) { story(begin(t, connectsim.Options{Revision: revision})) })
@@ -78,7 +78,7 @@ type request struct {
 
 // answer is what came back.
 type answer struct {
-	stage
+	env
 
 	sent   string
 	status int
@@ -91,7 +91,7 @@ type answer struct {
 var oneByOne = &http.Transport{DisableKeepAlives: true}
 
 // try sends a request; the error is that of the connection.
-func (s stage) try(ctx context.Context, r request) (answer, error) {
+func (s env) try(ctx context.Context, r request) (answer, error) {
 	s.Helper()
 	header := http.Header{"Authorization": {"Bearer " + token}}
 	text := ""
@@ -112,7 +112,7 @@ func (s stage) try(ctx context.Context, r request) (answer, error) {
 		s.Fatal(err)
 	}
 	req.Header = header
-	a := answer{stage: s, sent: r.method + " " + r.path + " " + text}
+	a := answer{env: s, sent: r.method + " " + r.path + " " + text}
 	res, err := oneByOne.RoundTrip(req)
 	if err != nil {
 		return a, err
@@ -123,7 +123,7 @@ func (s stage) try(ctx context.Context, r request) (answer, error) {
 	return a, err
 }
 
-func (s stage) send(r request) answer {
+func (s env) send(r request) answer {
 	s.Helper()
 	a, err := s.try(s.Context(), r)
 	if err != nil {
@@ -133,12 +133,12 @@ func (s stage) send(r request) answer {
 }
 
 // call sends a request with the organisation's token.
-func (s stage) call(method, path string, body any) answer {
+func (s env) call(method, path string, body any) answer {
 	s.Helper()
 	return s.send(request{method: method, path: path, body: body})
 }
 
-func (s stage) get(path string) answer {
+func (s env) get(path string) answer {
 	s.Helper()
 	return s.call(http.MethodGet, path, nil)
 }
@@ -205,13 +205,13 @@ func (a answer) id() string {
 }
 
 // samef is same with values in the JSON, as fmt.Sprintf puts them.
-func (s stage) samef(got any, format string, values ...any) {
+func (s env) samef(got any, format string, values ...any) {
 	s.Helper()
 	s.same(got, fmt.Sprintf(format, values...))
 }
 
 // same compares what came with JSON.
-func (s stage) same(got any, expected string) {
+func (s env) same(got any, expected string) {
 	s.Helper()
 	var want any
 	if err := json.Unmarshal([]byte(expected), &want); err != nil {
@@ -229,7 +229,7 @@ func (s stage) same(got any, expected string) {
 
 // listing is a page of a listing.
 type listing struct {
-	stage
+	env
 
 	rows []object
 	meta map[string]int
@@ -237,7 +237,7 @@ type listing struct {
 
 // list reads a page; the plural is in the answer as the last part of the path is,
 // with an underscore.
-func (s stage) list(path string) listing {
+func (s env) list(path string) listing {
 	s.Helper()
 	parsed, err := url.Parse(path)
 	if err != nil {
@@ -252,7 +252,7 @@ func (s stage) list(path string) listing {
 	if err := json.Unmarshal([]byte(a.text), &whole); err != nil {
 		s.Fatal(err)
 	}
-	l := listing{stage: s}
+	l := listing{env: s}
 	if err := json.Unmarshal(whole[plural], &l.rows); err != nil || l.rows == nil {
 		s.Fatalf("%s: no rows (%v) in %s", path, err, a.text)
 	}
@@ -276,7 +276,7 @@ func (l listing) has(field string, want ...any) {
 
 // await waits until the condition holds, which it looks at whenever the simulator
 // changes.
-func (s stage) await(what string, condition func() bool) {
+func (s env) await(what string, condition func() bool) {
 	s.Helper()
 	deadline := time.After(20 * time.Second)
 	for {

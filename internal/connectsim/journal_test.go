@@ -14,7 +14,7 @@ import (
 )
 
 func TestTheJournal(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		w.send(request{"GET", "/organisation/devices?query=tag:lab&page=1", nil, http.Header{"User-Agent": {"story/1"}}}).is(200)
 		w.call("POST", authKeys, `{"description":"confidential"}`).is(201)

@@ -18,7 +18,7 @@ import (
 
 // client is one that keeps its connection, and knows which one it is.
 type client struct {
-	stage
+	env
 
 	http *http.Client
 	// reached is told when a request has been written, or a new connection has
@@ -53,12 +53,12 @@ func beginPlain(t *testing.T) client {
 	return s.keeping(&http.Transport{})
 }
 
-func (s stage) keeping(transport *http.Transport) client {
+func (s env) keeping(transport *http.Transport) client {
 	s.Cleanup(func() {
 		transport.CloseIdleConnections()
 		s.sim.Close()
 	})
-	return client{stage: s, http: &http.Client{Transport: transport}}
+	return client{env: s, http: &http.Client{Transport: transport}}
 }
 
 // heard is what came back; reused says whether the connection had served before.

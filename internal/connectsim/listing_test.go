@@ -50,7 +50,7 @@ func TestPages(t *testing.T) {
 }
 
 func TestEmptyListings(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		paths := []string{"/organisation/artefacts", "/organisation/device-identities", "/organisation/devices"}
 		if !s.older {
 			paths = append(paths, "/organisation/auth-keys")
@@ -67,7 +67,7 @@ func TestEmptyListings(t *testing.T) {
 }
 
 func TestListingsAreSorted(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		for _, name := range []string{"c", "a", "b"} {
 			s.org.AddArtefact(name, "https://example.com", checksum)
 			s.org.AddDevice(connectsim.Device{Name: name})

@@ -18,7 +18,7 @@ import (
 const quick = time.Millisecond
 
 // run lets a Pi run until the test ends, or until stop.
-func (s stage) run(pi *connectsim.Pi) (stop func()) {
+func (s env) run(pi *connectsim.Pi) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -45,7 +45,7 @@ func (w world) awaitState(id, want string) {
 }
 
 func TestAPiSignsInAndTakesDeployments(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		key, public := newKey(t)
 		w.org.AddDeviceIdentity(public, "pi", "", nil)

@@ -18,7 +18,7 @@ import (
 
 // world is one of everything.
 type world struct {
-	stage
+	env
 
 	artefact   connectsim.Artefact
 	key        connectsim.AuthKey
@@ -27,10 +27,10 @@ type world struct {
 	deployment connectsim.Deployment
 }
 
-func (s stage) populate() world {
+func (s env) populate() world {
 	_, public := newKey(s.T)
 	w := world{
-		stage:    s,
+		env:      s,
 		artefact: s.org.AddArtefact("kiosk", "https://example.com/kiosk.img", checksum),
 		key:      s.org.AddAuthKey("lab", "", nil, 1),
 		identity: s.org.AddDeviceIdentity(public, "pi5", "", nil),
@@ -88,7 +88,7 @@ var routes = []struct {
 // a file of its own.
 
 func TestEveryRouteInBothRevisions(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		for _, r := range routes {
 			s.Run(r.method+" "+r.path, func(t *testing.T) {
 				w := begin(t, connectsim.Options{Revision: revisionOf(s)}).populate()
@@ -117,7 +117,7 @@ func TestEveryRouteInBothRevisions(t *testing.T) {
 	})
 }
 
-func revisionOf(s stage) connectsim.Revision {
+func revisionOf(s env) connectsim.Revision {
 	if s.older {
 		return connectsim.Older
 	}
@@ -125,7 +125,7 @@ func revisionOf(s stage) connectsim.Revision {
 }
 
 func TestEveryRouteNeedsAToken(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		before := w.counts()
 		for _, r := range routes {
@@ -160,7 +160,7 @@ func (w world) counts() string {
 }
 
 func TestEveryRouteKnowsOnlyItsOwnOrganisation(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		const other = "rporg_other1111111111111111111"
 		w.sim.AddOrganisation(other)
@@ -188,7 +188,7 @@ func TestEveryRouteKnowsOnlyItsOwnOrganisation(t *testing.T) {
 }
 
 func TestWhatThereIsNot(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		for _, path := range []string{
 			"GET /organisation/deployments", // there is no organisation-wide list
@@ -239,7 +239,7 @@ func TestUnpublishedErrorBodies(t *testing.T) {
 }
 
 func TestCreationsTakeForms(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		made := w.call("POST", "/organisation/auth-keys", url.Values{
 			"description": {"a form & more"}, "ttl_days": {"3"}, "device_name": {"pi5"}, "tags[]": {"a", "b"},
@@ -270,7 +270,7 @@ func TestCreationsTakeForms(t *testing.T) {
 // A path with slashes that say nothing is answered in its place: no redirect leads
 // around the token, the limit, the faults and the journal.
 func TestPathsWithSlashesThatSayNothing(t *testing.T) {
-	onBothRevisions(t, func(s stage) {
+	onBothRevisions(t, func(s env) {
 		w := s.populate()
 		for _, path := range []string{"//organisation/devices", "/organisation//devices", "/organisation/devices/", "///organisation///devices//"} {
 			w.same(w.get(path).is(200).object(), w.get("/organisation/devices").text)

@@ -16,12 +16,12 @@ import (
 // control is the control plane that all stories share.
 var control *cluster.Cluster
 
-func TestStories(t *testing.T) {
+func TestControllers(t *testing.T) {
 	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(30 * time.Second)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	EnforceDefaultTimeoutsWhenUsingContexts()
-	RunSpecs(t, "Stories of the controllers")
+	RunSpecs(t, "Controllers")
 }
 
 var _ = BeforeSuite(func(ctx context.Context) {

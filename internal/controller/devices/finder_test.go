@@ -24,8 +24,8 @@ import (
 	"rpi-connect.dev/operator/internal/reflector"
 )
 
-// stage is a finder in front of a simulated Connect. Time is synctest's.
-type stage struct {
+// env is a finder in front of a simulated Connect. Time is synctest's.
+type env struct {
 	*testing.T
 	sim    *connectsim.Server
 	org    *connectsim.Organisation
@@ -46,14 +46,14 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return recorder.Result(), nil
 }
 
-func newStage(t *testing.T, options connectsim.Options) *stage {
+func newEnv(t *testing.T, options connectsim.Options) *env {
 	t.Helper()
 	sim, token := connectsim.New(options), connectsim.NewSecret("rporg_")
 	api, err := connectclient.New(connectclient.Options{Transport: direct{sim}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{
+	s := &env{
 		T: t, sim: sim, org: sim.AddOrganisation(token), token: connectclient.NewSecret(token),
 		finder: devices.New(reflector.Options{API: api, Interval: 10 * time.Minute}),
 		woken:  map[string]int{},
@@ -80,7 +80,7 @@ func waiter(name string) reflector.Waiter {
 }
 
 // wakes tells whether the resource was woken since it last was asked for.
-func (s *stage) wakes(name string) bool {
+func (s *env) wakes(name string) bool {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +90,7 @@ func (s *stage) wakes(name string) bool {
 }
 
 // find asks until there is an answer, as a resource does that is woken each time.
-func (s *stage) find(name string, ref v1alpha1.DeviceReference, notBefore time.Time) []connectclient.Device {
+func (s *env) find(name string, ref v1alpha1.DeviceReference, notBefore time.Time) []connectclient.Device {
 	s.Helper()
 	for range 10 {
 		found, err := s.finder.Find(s.token, ref, notBefore, waiter(name))
@@ -111,7 +111,7 @@ func (s *stage) find(name string, ref v1alpha1.DeviceReference, notBefore time.T
 	return nil
 }
 
-func (s *stage) names(name string, ref v1alpha1.DeviceReference) string {
+func (s *env) names(name string, ref v1alpha1.DeviceReference) string {
 	s.Helper()
 	var names []string
 	for _, device := range s.find(name, ref, time.Time{}) {
@@ -122,14 +122,14 @@ func (s *stage) names(name string, ref v1alpha1.DeviceReference) string {
 }
 
 // asked is how many requests were made about devices since it was last called.
-func (s *stage) asked() int {
+func (s *env) asked() int {
 	synctest.Wait()
 	n := s.sim.Count("GET /organisation/devices") + s.sim.Count("GET /organisation/devices/{id}")
 	s.sim.ResetJournal()
 	return n
 }
 
-func (s *stage) pass(d time.Duration) {
+func (s *env) pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -140,7 +140,7 @@ func byName(name string) v1alpha1.DeviceReference   { return v1alpha1.DeviceRefe
 func TestFind(t *testing.T) {
 	for _, revision := range []connectsim.Revision{connectsim.Current, connectsim.Older} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newStage(t, connectsim.Options{Revision: revision})
+			s := newEnv(t, connectsim.Options{Revision: revision})
 			porch := s.org.AddDevice(connectsim.Device{Name: "porch", SerialNumber: "10000000abcdef01", Tags: []string{"lab"}, Model: "5"})
 			s.org.AddDevice(connectsim.Device{Name: "attic", SerialNumber: "10000000abcdef02", Tags: []string{"lab"}})
 			s.org.AddDevice(connectsim.Device{Name: "porch", SerialNumber: "10000000abcdef03"})
@@ -183,7 +183,7 @@ func TestWhoFindsNotExactlyOneIsWoken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStage(t, connectsim.Options{})
+				s := newEnv(t, connectsim.Options{})
 				if got := s.names("rollout", ref); got != "" {
 					t.Fatalf("found %s", got)
 				}
@@ -231,7 +231,7 @@ func TestWhoFindsNotExactlyOneIsWoken(t *testing.T) {
 // has to be.
 func TestFindInAFreshListing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		first := s.org.AddDevice(connectsim.Device{Name: "porch", SerialNumber: "1"})
 		if got := s.find("a", byName("porch"), time.Time{}); len(got) != 1 || got[0].ID != first.ID {
 			t.Fatalf("found %v", got)
@@ -262,7 +262,7 @@ func TestFindInAFreshListing(t *testing.T) {
 // A device that is removed and comes back under its id is found again.
 func TestFindAnIdThatComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		for range 300 {
 			s.org.AddDevice(connectsim.Device{Name: "other"})
 		}
@@ -286,7 +286,7 @@ func TestFindAnIdThatComesBack(t *testing.T) {
 	})
 }
 
-func fleet(s *stage, n int) {
+func fleet(s *env, n int) {
 	for i := range n {
 		s.org.AddDevice(connectsim.Device{Name: fmt.Sprintf("pi-%05d", i), Tags: []string{fmt.Sprint("unit-", i)}})
 	}
@@ -296,7 +296,7 @@ func fleet(s *stage, n int) {
 // it is looked at while nothing matches.
 func TestOneNarrowQueryIsCheap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		fleet(s, 10_000)
 		if got := s.names("found", byQuery("tag:unit-4711")); got != "pi-04711" {
 			t.Errorf("found %q", got)
@@ -317,7 +317,7 @@ func TestOneNarrowQueryIsCheap(t *testing.T) {
 // A few narrow queries in a large organisation have listings of their own.
 func TestAFewNarrowQueriesAreCheap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		fleet(s, 10_000)
 		for i := range 8 {
 			s.names(fmt.Sprint("waits", i), byQuery(fmt.Sprintf("tag:other-%d model:5", i)))
@@ -336,7 +336,7 @@ func TestAFewNarrowQueriesAreCheap(t *testing.T) {
 func TestManyQueriesShareOneListing(t *testing.T) {
 	for _, queries := range []int{5, 200} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newStage(t, connectsim.Options{})
+			s := newEnv(t, connectsim.Options{})
 			fleet(s, 150)
 			refs := map[string]v1alpha1.DeviceReference{}
 			for i := range queries {
@@ -379,7 +379,7 @@ func TestManyQueriesShareOneListing(t *testing.T) {
 // The same question in other words is the same question.
 func TestEqualQueriesAreOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		fleet(s, 10_000)
 		for i, query := range []string{"tag:a tag:b model:5", "model:5 tag:b tag:a", "  tag:b   tag:a tag:b model:5 "} {
 			s.names(fmt.Sprint("waits", i), byQuery(query))
@@ -394,7 +394,7 @@ func TestEqualQueriesAreOne(t *testing.T) {
 // answers a query for nothing.
 func TestAListingThatIsThereIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		fleet(s, 1000)
 		for i := range 100 {
 			if got := s.names(fmt.Sprint("named", i), byName(fmt.Sprintf("pi-%05d", i))); got == "" {
@@ -415,7 +415,7 @@ func TestAListingThatIsThereIsUsed(t *testing.T) {
 // An outage is told, and what nobody needs any more is let go.
 func TestTroubleAndRetirement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, connectsim.Options{})
+		s := newEnv(t, connectsim.Options{})
 		s.sim.Inject(connectsim.Fault{Status: http.StatusServiceUnavailable})
 		for name, ref := range map[string]v1alpha1.DeviceReference{"name": byName("porch"), "query": byQuery("tag:lab"), "second": byQuery("tag:home"), "text": byQuery("porch"), "id": {ID: "x"}} {
 			_, _ = s.finder.Find(s.token, ref, time.Time{}, waiter(name))

@@ -32,21 +32,21 @@ import (
 	"rpi-connect.dev/operator/test/invariants"
 )
 
-// update writes what is told into testdata instead of comparing it.
+// update writes what is recorded into testdata instead of comparing it.
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// stage is where a story plays: a namespace, an organisation, a clock that moves
-// when it is told to, and the controllers. What is told of the story is compared
+// env is where a scenario runs: a namespace, an organisation, a clock that moves
+// when it is told to, and the controllers. What is recorded of it is compared
 // with a golden file, which a reader can audit without knowing any code.
-type stage struct {
+type env struct {
 	client.Client
 	cluster.Connect
 	ns    string
 	clock *connectsim.Clock
 
-	told    strings.Builder
-	names   map[string]string // what differs from run to run → what it is called
-	counted int               // requests told of so far
+	recorded strings.Builder
+	names    map[string]string // what differs from run to run → what it is called
+	counted  int               // requests recorded so far
 }
 
 // passive makes a clock of what the simulator tells time by.
@@ -54,14 +54,14 @@ type passive struct{ *connectsim.Clock }
 
 func (p passive) Since(t time.Time) time.Duration { return p.Now().Sub(t) }
 
-var stages int
+var envs int
 
-func newStage(ctx context.Context, options connectsim.Options) *stage {
+func newEnv(ctx context.Context, options connectsim.Options) *env {
 	GinkgoHelper()
-	stages++
-	s := &stage{
+	envs++
+	s := &env{
 		Client: control.Client,
-		ns:     fmt.Sprintf("stage-%d", stages),
+		ns:     fmt.Sprintf("env-%d", envs),
 		clock:  connectsim.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)),
 		names:  map[string]string{},
 	}
@@ -76,8 +76,8 @@ func newStage(ctx context.Context, options connectsim.Options) *stage {
 }
 
 // startControllers runs the controllers under the operator's own ServiceAccount,
-// for the stage's namespace only, until the story ends.
-func (s *stage) startControllers(ctx context.Context) {
+// for the env's namespace only, until the scenario ends.
+func (s *env) startControllers(ctx context.Context) {
 	GinkgoHelper()
 	operator, err := control.OperatorConfig(ctx)
 	Expect(err).NotTo(HaveOccurred())
@@ -107,12 +107,12 @@ func (s *stage) startControllers(ctx context.Context) {
 	})
 }
 
-func (s *stage) meta(name string) metav1.ObjectMeta {
+func (s *env) meta(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: s.ns, Name: name}
 }
 
 // ready gives what a user sees of a resource.
-func (s *stage) ready(ctx context.Context, obj lifecycle.Object) func() string {
+func (s *env) ready(ctx context.Context, obj lifecycle.Object) func() string {
 	return func() string {
 		if err := s.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 			return err.Error()
@@ -122,29 +122,29 @@ func (s *stage) ready(ctx context.Context, obj lifecycle.Object) func() string {
 	}
 }
 
-// look asks the operator to look at the resource now: in a story nobody waits for
+// look asks the operator to look at the resource now: in a scenario nobody waits for
 // what is due in a day.
-func (s *stage) look(ctx context.Context, obj client.Object) {
+func (s *env) look(ctx context.Context, obj client.Object) {
 	GinkgoHelper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationReconcileRequestedAt, s.clock.Now().Format(time.RFC3339))
 	Expect(s.Patch(ctx, obj, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
 }
 
 // pass lets time pass, and has the operator notice.
-func (s *stage) pass(ctx context.Context, d time.Duration, obj client.Object) {
+func (s *env) pass(ctx context.Context, d time.Duration, obj client.Object) {
 	GinkgoHelper()
 	s.clock.Advance(d)
 	s.look(ctx, obj)
 }
 
-// tell tells what has happened and how the resource is now; and, without reading,
-// what was sent to Connect since it was told last.
-func (s *stage) tell(ctx context.Context, title string, obj lifecycle.Object, more ...string) {
+// record writes down what has happened and how the resource is now; and, without reading,
+// what was sent to Connect since the last record.
+func (s *env) record(ctx context.Context, title string, obj lifecycle.Object, more ...string) {
 	GinkgoHelper()
 	ready := s.ready(ctx, obj)()
 	kind, err := s.GroupVersionKindFor(obj)
 	Expect(err).NotTo(HaveOccurred())
-	fmt.Fprintf(&s.told, "%s  %s\n", s.clock.Now().Format("Jan _2 15:04"), title)
+	fmt.Fprintf(&s.recorded, "%s  %s\n", s.clock.Now().Format("Jan _2 15:04"), title)
 	lines := append([]string{kind.Kind + " " + obj.GetName() + ": " + ready}, more...)
 	sent := []string{}
 	journal := s.Sim.Journal()
@@ -155,7 +155,7 @@ func (s *stage) tell(ctx context.Context, title string, obj lifecycle.Object, mo
 	}
 	s.counted = len(journal)
 	for _, line := range append(lines, sent...) {
-		fmt.Fprintf(&s.told, "    %s\n", s.named(line))
+		fmt.Fprintf(&s.recorded, "    %s\n", s.named(line))
 	}
 }
 
@@ -163,7 +163,7 @@ func (s *stage) tell(ctx context.Context, title string, obj lifecycle.Object, mo
 var random = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{64}\b`)
 
 // named gives what differs from run to run a name, in the order of appearance.
-func (s *stage) named(line string) string {
+func (s *env) named(line string) string {
 	return random.ReplaceAllStringFunc(line, func(id string) string {
 		if s.names[id] == "" {
 			s.names[id] = fmt.Sprintf("№%d", len(s.names)+1)
@@ -172,21 +172,21 @@ func (s *stage) named(line string) string {
 	})
 }
 
-// end compares what was told with the golden file of this name.
-func (s *stage) end(name string) {
+// end compares what was recorded with the golden file of this name.
+func (s *env) end(name string) {
 	GinkgoHelper()
 	file := filepath.Join("testdata", name+".golden")
 	if *update {
-		Expect(os.WriteFile(file, []byte(s.told.String()), 0o600)).To(Succeed())
+		Expect(os.WriteFile(file, []byte(s.recorded.String()), 0o600)).To(Succeed())
 		return
 	}
 	want, err := os.ReadFile(file)
 	Expect(err).NotTo(HaveOccurred(), "go test ./internal/controller -update writes it")
-	Expect(s.told.String()).To(Equal(string(want)))
+	Expect(s.recorded.String()).To(Equal(string(want)))
 }
 
 // keys tells of the auth keys of the organisation, and which one a Secret holds.
-func (s *stage) keys(ctx context.Context, secretName string) []string {
+func (s *env) keys(ctx context.Context, secretName string) []string {
 	GinkgoHelper()
 	secret := &corev1.Secret{}
 	held := ""

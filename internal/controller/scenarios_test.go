@@ -28,37 +28,37 @@ import (
 
 const day = 24 * time.Hour
 
-// keyStory is a story about one AuthKey.
-type keyStory struct {
-	*stage
+// keyScenario is a scenario about one AuthKey.
+type keyScenario struct {
+	*env
 	key *v1alpha1.AuthKey
 }
 
-func newKeyStory(ctx context.Context, options connectsim.Options, spec v1alpha1.AuthKeySpec) *keyStory {
+func newKeyScenario(ctx context.Context, options connectsim.Options, spec v1alpha1.AuthKeySpec) *keyScenario {
 	GinkgoHelper()
-	s := &keyStory{stage: newStage(ctx, options)}
+	s := &keyScenario{env: newEnv(ctx, options)}
 	s.key = &v1alpha1.AuthKey{ObjectMeta: s.meta("pi5-001"), Spec: spec}
 	Expect(s.Create(ctx, s.key)).To(Succeed())
 	return s
 }
 
 // becomes waits until the key is so, and the organisation has so many.
-func (s *keyStory) becomes(ctx context.Context, ready string, keys int, title string) {
+func (s *keyScenario) becomes(ctx context.Context, ready string, keys int, title string) {
 	GinkgoHelper()
 	Eventually(s.ready(ctx, s.key)).Should(HavePrefix(ready))
 	Eventually(s.Org.AuthKeys).Should(HaveLen(keys))
-	s.tell(ctx, title, s.key, s.keys(ctx, "pi5-001")...)
+	s.record(ctx, title, s.key, s.keys(ctx, "pi5-001")...)
 }
 
 // replaced waits until there is another key than the one given.
-func (s *keyStory) replaced(ctx context.Context, was string) {
+func (s *keyScenario) replaced(ctx context.Context, was string) {
 	GinkgoHelper()
 	Eventually(func() string { s.ready(ctx, s.key)(); return s.key.Status.ID }).ShouldNot(Equal(was))
 }
 
 var _ = Describe("An AuthKey in the course of time", func() {
 	It("expires when nobody uses it, and leaves its Secret", func(ctx context.Context) {
-		s := newKeyStory(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{Tags: []string{"kiosk"}})
+		s := newKeyScenario(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{Tags: []string{"kiosk"}})
 		s.becomes(ctx, "True Usable", 1, "an AuthKey is applied; a key lives a day if nothing else is said")
 		s.pass(ctx, day-time.Minute, s.key)
 		Eventually(func() string { s.ready(ctx, s.key)(); return s.key.Status.LastHandledReconcileAt }).Should(Equal("2026-03-02T11:59:00Z"))
@@ -75,7 +75,7 @@ var _ = Describe("An AuthKey in the course of time", func() {
 	})
 
 	It("is renewed before it expires, by default when a third of its life is left", func(ctx context.Context) {
-		s := newKeyStory(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{TTLDays: 3, Renewal: v1alpha1.RenewalBeforeExpiry})
+		s := newKeyScenario(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{TTLDays: 3, Renewal: v1alpha1.RenewalBeforeExpiry})
 		s.becomes(ctx, "True Usable", 1, "an AuthKey of three days is applied, with renewal BeforeExpiry")
 		was := s.key.Status.ID
 		s.pass(ctx, 2*day, s.key)
@@ -103,7 +103,7 @@ var _ = Describe("An AuthKey in the course of time", func() {
 	})
 
 	It("is followed by another one for ever, if it is renewed always", func(ctx context.Context) {
-		s := newKeyStory(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{Renewal: v1alpha1.RenewalAlways})
+		s := newKeyScenario(ctx, connectsim.Options{}, v1alpha1.AuthKeySpec{Renewal: v1alpha1.RenewalAlways})
 		s.becomes(ctx, "True Usable", 1, "an AuthKey is applied, with renewal Always")
 		was := s.key.Status.ID
 		pi := connectsim.NewPi(s.URL, "raspberrypi", "10000000a1b2c3d4")
@@ -119,7 +119,7 @@ var _ = Describe("An AuthKey in the course of time", func() {
 	})
 
 	It("is made anew on the older revision, which can neither change nor revoke", func(ctx context.Context) {
-		s := newKeyStory(ctx, connectsim.Options{Revision: connectsim.Older}, v1alpha1.AuthKeySpec{TTLDays: 3, Renewal: v1alpha1.RenewalBeforeExpiry})
+		s := newKeyScenario(ctx, connectsim.Options{Revision: connectsim.Older}, v1alpha1.AuthKeySpec{TTLDays: 3, Renewal: v1alpha1.RenewalBeforeExpiry})
 		s.becomes(ctx, "True Usable", 1, "an AuthKey of three days is applied, with renewal BeforeExpiry")
 		was := s.key.Status.ID
 		s.key.Spec.Tags = []string{"kiosk"}
@@ -138,16 +138,16 @@ var _ = Describe("An AuthKey in the course of time", func() {
 	})
 })
 
-// deploymentStory is a story about one device.
-type deploymentStory struct {
-	*stage
+// deploymentScenario is a scenario about one device.
+type deploymentScenario struct {
+	*env
 	artefact *v1alpha1.Artefact
 	device   connectsim.Device
 }
 
-func newDeploymentStory(ctx context.Context, options connectsim.Options) *deploymentStory {
+func newDeploymentScenario(ctx context.Context, options connectsim.Options) *deploymentScenario {
 	GinkgoHelper()
-	s := &deploymentStory{stage: newStage(ctx, options)}
+	s := &deploymentScenario{env: newEnv(ctx, options)}
 	s.artefact = &v1alpha1.Artefact{ObjectMeta: s.meta("kiosk-v1.0"), Spec: v1alpha1.ArtefactSpec{
 		URI: "https://updates.example.com/kiosk-v1.0.tar.zst", Checksum: "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
 	}}
@@ -157,13 +157,13 @@ func newDeploymentStory(ctx context.Context, options connectsim.Options) *deploy
 	return s
 }
 
-func (s *deploymentStory) deployment(name string) *v1alpha1.Deployment {
+func (s *deploymentScenario) deployment(name string) *v1alpha1.Deployment {
 	return &v1alpha1.Deployment{ObjectMeta: s.meta(name), Spec: v1alpha1.DeploymentSpec{
 		ArtefactRef: &v1alpha1.ArtefactReference{Name: s.artefact.Name}, Device: v1alpha1.DeviceReference{Name: "pi5-001"},
 	}}
 }
 
-func (s *deploymentStory) becomes(ctx context.Context, obj *v1alpha1.Deployment, ready, title string) {
+func (s *deploymentScenario) becomes(ctx context.Context, obj *v1alpha1.Deployment, ready, title string) {
 	GinkgoHelper()
 	Eventually(s.ready(ctx, obj)).Should(HavePrefix(ready))
 	var lines []string
@@ -174,12 +174,12 @@ func (s *deploymentStory) becomes(ctx context.Context, obj *v1alpha1.Deployment,
 		}
 		lines = append(lines, line)
 	}
-	s.tell(ctx, title, obj, lines...)
+	s.record(ctx, title, obj, lines...)
 }
 
 var _ = Describe("A Deployment in the course of time", func() {
 	It("is cancelled when its device has not come by its deadline", func(ctx context.Context) {
-		s := newDeploymentStory(ctx, connectsim.Options{})
+		s := newDeploymentScenario(ctx, connectsim.Options{})
 		run := s.deployment("run")
 		run.Spec.PendingDeadline = &metav1.Duration{Duration: day}
 		Expect(s.Create(ctx, run)).To(Succeed())
@@ -196,7 +196,7 @@ var _ = Describe("A Deployment in the course of time", func() {
 	})
 
 	It("tells a deployment that was superseded from one that failed before the next one came", func(ctx context.Context) {
-		s := newDeploymentStory(ctx, connectsim.Options{SupersededAsCancelled: true})
+		s := newDeploymentScenario(ctx, connectsim.Options{SupersededAsCancelled: true})
 		failed := s.deployment("failed")
 		Expect(s.Create(ctx, failed)).To(Succeed())
 		s.becomes(ctx, failed, "Unknown Pending", "a Deployment is applied")
@@ -219,7 +219,7 @@ var _ = Describe("A Deployment in the course of time", func() {
 	})
 
 	It("finds what an earlier operator made, although the device has another name by now", func(ctx context.Context) {
-		s := newDeploymentStory(ctx, connectsim.Options{})
+		s := newDeploymentScenario(ctx, connectsim.Options{})
 		run := s.deployment("run")
 		run.Annotations = map[string]string{v1alpha1.AnnotationSuspend: "true"}
 		Expect(s.Create(ctx, run)).To(Succeed())
@@ -248,7 +248,7 @@ var _ = Describe("A Deployment in the course of time", func() {
 	})
 
 	It("waits for an artefact that is only known by an id", func(ctx context.Context) {
-		s := newDeploymentStory(ctx, connectsim.Options{})
+		s := newDeploymentScenario(ctx, connectsim.Options{})
 		run := s.deployment("run")
 		run.Spec.ArtefactRef, run.Spec.ArtefactID = nil, "12345"
 		Expect(s.Create(ctx, run)).To(Succeed())
@@ -260,7 +260,7 @@ var _ = Describe("A Deployment in the course of time", func() {
 
 var _ = Describe("A DeviceIdentity in the course of time", func() {
 	It("is signed, exchanged, and from then on ignored", func(ctx context.Context) {
-		s := newStage(ctx, connectsim.Options{Revision: connectsim.Older})
+		s := newEnv(ctx, connectsim.Options{Revision: connectsim.Older})
 		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		Expect(err).NotTo(HaveOccurred())
 		der, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
@@ -268,7 +268,7 @@ var _ = Describe("A DeviceIdentity in the course of time", func() {
 		identity := &v1alpha1.DeviceIdentity{ObjectMeta: s.meta("pi5-001"), Spec: v1alpha1.DeviceIdentitySpec{
 			PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), Tags: []string{"production"},
 		}}
-		tell := func(ready, title string) {
+		record := func(ready, title string) {
 			GinkgoHelper()
 			Eventually(s.ready(ctx, identity)).Should(HavePrefix(ready))
 			var lines []string
@@ -280,11 +280,11 @@ var _ = Describe("A DeviceIdentity in the course of time", func() {
 					lines = append(lines, fmt.Sprintf("Synced %s %s: %s", condition.Status, condition.Reason, condition.Message))
 				}
 			}
-			s.tell(ctx, title, identity, lines...)
+			s.record(ctx, title, identity, lines...)
 		}
 
 		Expect(s.Create(ctx, identity)).To(Succeed())
-		tell("Unknown AwaitingSignature", "a DeviceIdentity is applied without a signature")
+		record("Unknown AwaitingSignature", "a DeviceIdentity is applied without a signature")
 		digest, err := hex.DecodeString(identity.Status.SigningRequest.Digest)
 		Expect(err).NotTo(HaveOccurred())
 		signature, err := private.Sign(rand.Reader, digest, crypto.SHA256)
@@ -292,7 +292,7 @@ var _ = Describe("A DeviceIdentity in the course of time", func() {
 		identity.Spec.Description = "Lobby"
 		identity.Spec.Signing = &v1alpha1.Signing{Signature: base64.StdEncoding.EncodeToString(signature)}
 		Expect(s.Update(ctx, identity)).To(Succeed())
-		tell("False SignatureInvalid", "the digest is signed, but the description changed meanwhile")
+		record("False SignatureInvalid", "the digest is signed, but the description changed meanwhile")
 
 		digest, err = hex.DecodeString(identity.Status.SigningRequest.Digest)
 		Expect(err).NotTo(HaveOccurred())
@@ -300,17 +300,17 @@ var _ = Describe("A DeviceIdentity in the course of time", func() {
 		Expect(err).NotTo(HaveOccurred())
 		identity.Spec.Signing.Signature = base64.StdEncoding.EncodeToString(signature)
 		Expect(s.Update(ctx, identity)).To(Succeed())
-		tell("True Available", "the new digest is signed; the older revision takes the tags with a PATCH")
+		record("True Available", "the new digest is signed; the older revision takes the tags with a PATCH")
 
 		pi := connectsim.NewPi(s.URL, "raspberrypi", "10000000a1b2c3d4")
 		Expect(pi.SignInWithIdentity(ctx, private)).To(Succeed())
 		s.clock.Advance(time.Second)
 		identity.Spec.Tags, identity.Spec.Description = []string{"test"}, "Lobby 2"
 		Expect(s.Update(ctx, identity)).To(Succeed())
-		tell("True Available", "the device signs in, then tags and description are changed: one PATCH, and no other")
+		record("True Available", "the device signs in, then tags and description are changed: one PATCH, and no other")
 		s.pass(ctx, day, identity)
 		Eventually(func() string { s.ready(ctx, identity)(); return identity.Status.LastHandledReconcileAt }).ShouldNot(BeEmpty())
-		tell("True Available", "a day later it has not been tried again")
+		record("True Available", "a day later it has not been tried again")
 		s.end("deviceidentity_exchanged")
 	})
 })
