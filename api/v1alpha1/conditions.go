@@ -79,6 +79,18 @@ const (
 
 // Reasons of events that are not reasons of conditions too.
 const (
+	// EventRevisionBegun: a rollout begins to bring another artefact.
+	EventRevisionBegun = "RevisionBegun"
+	// EventBatchBegun: the first device of a batch has begun.
+	EventBatchBegun = "BatchBegun"
+	// EventBatchEnded: a batch is over.
+	EventBatchEnded = "BatchEnded"
+	// EventApproved: a person has approved a batch, and the next one begins.
+	EventApproved = "Approved"
+	// EventResumed: a rollout that was paused goes on.
+	EventResumed = "Resumed"
+	// EventOverridden: a device got another deployment, and is left alone.
+	EventOverridden = "Overridden"
 	// EventCreated: the remote object was created.
 	EventCreated = "Created"
 	// EventAdopted: a remote object that was there already was taken over.

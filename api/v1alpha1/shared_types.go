@@ -45,6 +45,11 @@ const (
 	// alone, also while it is being deleted.
 	AnnotationSuspend = "rpi-connect.dev/suspend"
 
+	// AnnotationWithdrawn is "true" on a Deployment that its FleetRollout has
+	// cancelled for now: it is made again when devices may begin again. Leave it
+	// alone.
+	AnnotationWithdrawn = "rpi-connect.dev/withdrawn"
+
 	// Finalizer keeps a resource until its remote object is dealt with.
 	Finalizer = "rpi-connect.dev/finalizer"
 )

@@ -19,6 +19,7 @@ import (
 	"rpi-connect.dev/operator/internal/controller/device"
 	"rpi-connect.dev/operator/internal/controller/deviceidentity"
 	"rpi-connect.dev/operator/internal/controller/devices"
+	"rpi-connect.dev/operator/internal/controller/fleetrollout"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/internal/metrics"
 	"rpi-connect.dev/operator/internal/reflector"
@@ -76,8 +77,11 @@ func SetupWithManager(mgr ctrl.Manager, options Options) error {
 	}
 	shared := reflector.Options{API: options.API, Interval: options.ResyncInterval, Now: options.Clock.Now}
 	finder := devices.New(shared)
+	rollouts, err := fleetrollout.Kind(fleetrollout.Options{
+		Client: env.Client, Live: env.Live, Indexer: mgr.GetFieldIndexer(), Clock: env.Clock, Devices: finder,
+	})
 
-	return errors.Join(
+	return errors.Join(err,
 		mgr.Add(tokens),
 		lifecycle.SetupWithManager(mgr, env, artefact.Kind(shared)),
 		lifecycle.SetupWithManager(mgr, env, authkey.Kind(shared, env.Client, env.Live, env.Clock)),
@@ -87,5 +91,6 @@ func SetupWithManager(mgr ctrl.Manager, options Options) error {
 			API: options.API, Client: env.Client, Clock: env.Clock, Devices: finder,
 			PollMin: options.DeploymentPollMin, PollMax: options.DeploymentPollMax, SettleTime: env.SettleTime,
 		})),
+		lifecycle.SetupWithManager(mgr, env, rollouts),
 	)
 }

@@ -58,13 +58,26 @@ var (
 	}, []string{"token"})
 )
 
+// The labels of these are the rollout's; there is none for a device.
+var (
+	rolloutDevices = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rpi_connect_rollout_devices",
+		Help: "Devices of a FleetRollout, by state (waiting, pending, in_progress, deferred, succeeded, failed, overridden, incompatible).",
+	}, []string{"namespace", "name", "state"})
+
+	rolloutPhase = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rpi_connect_rollout_phase",
+		Help: "1 for the phase that a FleetRollout is in.",
+	}, []string{"namespace", "name", "phase"})
+)
+
 // ofTokens are the metrics that have a series for each token.
 var ofTokens = []interface {
 	DeletePartialMatch(labels prometheus.Labels) int
 }{requests, refusals, limit, remaining, reset, rejected}
 
 func init() {
-	metrics.Registry.MustRegister(requests, duration, refusals, delay, limit, remaining, reset, rejected)
+	metrics.Registry.MustRegister(requests, duration, refusals, delay, limit, remaining, reset, rejected, rolloutDevices, rolloutPhase)
 }
 
 // Observe counts one call of the API. It is the client's metrics hook.
@@ -95,4 +108,20 @@ func Forget(token string) {
 	for _, metric := range ofTokens {
 		metric.DeletePartialMatch(prometheus.Labels{"token": token})
 	}
+}
+
+// ObserveRollout says in which phase a FleetRollout is, and how many of its devices are in which state.
+func ObserveRollout(namespace, name, phase string, devices map[string]int32) {
+	for state, n := range devices {
+		rolloutDevices.WithLabelValues(namespace, name, state).Set(float64(n))
+	}
+	rolloutPhase.DeletePartialMatch(prometheus.Labels{"namespace": namespace, "name": name})
+	rolloutPhase.WithLabelValues(namespace, name, phase).Set(1)
+}
+
+// ForgetRollout removes every series of a FleetRollout that is gone.
+func ForgetRollout(namespace, name string) {
+	labels := prometheus.Labels{"namespace": namespace, "name": name}
+	rolloutDevices.DeletePartialMatch(labels)
+	rolloutPhase.DeletePartialMatch(labels)
 }

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/controller/devices"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 )
 
@@ -147,13 +148,17 @@ func artefactPredicates() predicate.Predicate {
 
 // findDevice finds the one device that the spec means, in a listing that is shared by all who ask
 // the same. An id is believed until it has turned out that there is no such device; then it is
-// waited for like a name.
+// waited for like a name. Names move from one device to another; an id never does, and neither does
+// what the device is made of.
 func (e *external) findDevice() (*lifecycle.Outcome, error) {
 	wanted := e.obj.Spec.Device
-	if wanted.ID != "" && !e.missing.is(e.conn.Waiter.Resource) && e.artefact.compatible == nil {
-		e.device, _ = e.devices.Known(e.conn.Token, wanted.ID) // its name, if a listing has shown it
-		e.device.ID = wanted.ID
-		return nil, nil
+	if wanted.ID != "" && !e.missing.is(e.conn.Waiter.Resource) {
+		listed, known := e.devices.Known(e.conn.Token, wanted.ID)
+		if known || e.artefact.compatible == nil {
+			e.device = listed // its name, if a listing has shown it
+			e.device.ID = wanted.ID
+			return nil, nil
+		}
 	}
 	matches, err := e.devices.Find(e.conn.Token, wanted, e.conn.NotBefore, e.conn.Waiter)
 	if err != nil {
@@ -204,7 +209,7 @@ func (e *external) incompatible() *lifecycle.Outcome {
 	if e.artefact.compatible == nil || e.obj.Spec.Force {
 		return nil
 	}
-	why := misfit(*e.artefact.compatible, e.device.Filters)
+	why := devices.Misfit(*e.artefact.compatible, e.device.Filters)
 	if why == "" {
 		return nil
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package deployment
+package devices
 
 import (
 	"strings"
@@ -33,7 +33,7 @@ func TestMisfit(t *testing.T) {
 			v1alpha1.Compatibility{Models: []string{"5"}}, connectclient.Filters{}, "older than 2.9.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := misfit(test.wanted, test.device)
+			got := Misfit(test.wanted, test.device)
 			if (got == "") != (test.says == "") || !strings.Contains(got, test.says) {
 				t.Errorf("got %q, want %q", got, test.says)
 			}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package deployment
+package devices
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 )
 
-// misfit says what of the device the artefact does not fit; empty if it fits. A device of which
+// Misfit says what of the device the artefact does not fit; empty if it fits. A device of which
 // nothing is known, because its client is too old to say, does not.
-func misfit(wanted v1alpha1.Compatibility, device connectclient.Filters) string {
+func Misfit(wanted v1alpha1.Compatibility, device connectclient.Filters) string {
 	switch {
 	case device == (connectclient.Filters{}):
 		return "nothing is known of the device, whose client is older than 2.9.0"
