@@ -29,6 +29,7 @@ import (
 	"rpi-connect.dev/operator/internal/controller/devices"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/internal/metrics"
+	"rpi-connect.dev/operator/internal/reflector"
 )
 
 // +kubebuilder:rbac:groups=rpi-connect.dev,resources=fleetrollouts,verbs=get;list;watch;patch
@@ -84,7 +85,7 @@ func Kind(options Options) (lifecycle.Kind[*v1alpha1.FleetRollout], error) {
 		New:     func() *v1alpha1.FleetRollout { return &v1alpha1.FleetRollout{} },
 		NewList: func() client.ObjectList { return &v1alpha1.FleetRolloutList{} },
 		Noun:    "rollout",
-		Source:  options.Devices,
+		Source:  source{options.Devices},
 		Forget:  c.forget,
 		Indexes: map[string]func(*v1alpha1.FleetRollout) []string{indexArtefact: func(r *v1alpha1.FleetRollout) []string {
 			if r.Spec.ArtefactRef == nil {
@@ -97,6 +98,16 @@ func Kind(options Options) (lifecycle.Kind[*v1alpha1.FleetRollout], error) {
 			return &pass{controller: c, obj: obj, conn: conn}
 		},
 	}, err
+}
+
+// source wakes rollouts when their devices change. It is on demand: a rollout says which devices it
+// wants to hear of, and may need no more than the listing of a query.
+type source struct{ *devices.Finder }
+
+// Subscribe implements [lifecycle.Source].
+func (s source) Subscribe(subscription reflector.Subscription) {
+	subscription.OnDemand = true
+	s.Finder.Subscribe(subscription)
 }
 
 func (c *controller) forget(rollout types.NamespacedName) {
