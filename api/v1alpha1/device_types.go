@@ -94,7 +94,7 @@ type DeviceStatus struct {
 
 // DeviceBoard is a device's hardware.
 type DeviceBoard struct {
-	// model, such as "Raspberry Pi 5".
+	// model of the board, such as "Raspberry Pi 5".
 	// +optional
 	Model string `json:"model,omitempty"`
 
@@ -102,18 +102,18 @@ type DeviceBoard struct {
 	// +optional
 	Revision string `json:"revision,omitempty"`
 
-	// memory, such as "8 GB".
+	// memory of the board, such as "8 GB".
 	// +optional
 	Memory string `json:"memory,omitempty"`
 }
 
 // DeviceOS is a device's operating system.
 type DeviceOS struct {
-	// name, such as "Raspberry Pi OS".
+	// name of the operating system, such as "Raspberry Pi OS".
 	// +optional
 	Name string `json:"name,omitempty"`
 
-	// version, such as "13 (Trixie)".
+	// version of the operating system, such as "13 (Trixie)".
 	// +optional
 	Version string `json:"version,omitempty"`
 }

@@ -419,7 +419,8 @@ type FleetSchedule struct {
 // FleetWindow is a time that comes again and again.
 type FleetWindow struct {
 	// start of the window as a cron expression of five fields: minute, hour, day
-	// of the month, month, day of the week. "0 2 * * *" is at 2 o'clock each day.
+	// (1-31), month, weekday. "0 2 * * *" is at 2 o'clock each day. Where both day
+	// and weekday are given, both must match.
 	// A start that the clock skips in spring happens at the moment of the change.
 	// +required
 	// +kubebuilder:validation:MinLength=1
@@ -585,7 +586,7 @@ type FleetDeviceCounts struct {
 	// succeeded run the artefact.
 	// +optional
 	Succeeded int32 `json:"succeeded"`
-	// failed, after their retries.
+	// failed is how many have failed, after their retries.
 	// +optional
 	Failed int32 `json:"failed"`
 	// overridden got another deployment meanwhile, or somebody cancelled theirs.
@@ -610,7 +611,7 @@ type FleetBatchStatus struct {
 	// succeeded run the artefact.
 	// +optional
 	Succeeded int32 `json:"succeeded"`
-	// failed, after their retries.
+	// failed is how many have failed, after their retries.
 	// +optional
 	Failed int32 `json:"failed"`
 	// deferred have not picked their Deployment up.

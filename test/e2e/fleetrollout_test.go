@@ -133,16 +133,6 @@ func (f *fleet) edit(ctx context.Context, r *v1alpha1.FleetRollout, change func(
 	Expect(f.Patch(ctx, r, client.MergeFrom(before))).To(Succeed())
 }
 
-// see gives the phase and the numbers of a rollout.
-func (f *fleet) see(ctx context.Context, r *v1alpha1.FleetRollout) func() string {
-	ready := f.ready(ctx, r)
-	return func() string {
-		ready()
-		d := r.Status.Devices
-		return fmt.Sprintf("%s %s: %d succeeded, %d failed, %d deferred, %d overridden", r.Status.Phase, r.Status.Artefact, d.Succeeded, d.Failed, d.Deferred, d.Overridden)
-	}
-}
-
 func percent(s string) *intstr.IntOrString { v := intstr.FromString(s); return &v }
 func number(n int32) *intstr.IntOrString   { v := intstr.FromInt32(n); return &v }
 func lasting(d time.Duration) *metav1.Duration {

@@ -30,9 +30,8 @@ func (p *planner) admit() {
 		if free <= 0 {
 			return
 		}
-		if p.begin(m, m.last, order{device: m.device, revision: p.status.Revision, batch: m.batch.name, attempt: attempt(m), artefact: p.wanted, force: unreported(m)}) {
-			free--
-		}
+		p.begin(m, m.last, order{device: m.device, revision: p.status.Revision, batch: m.batch.name, attempt: attempt(m), artefact: p.wanted, force: unreported(m)})
+		free--
 	}
 }
 
@@ -79,31 +78,27 @@ func (p *planner) admitBack(free int) {
 		if free <= 0 {
 			return
 		}
-		if !m.busy && p.begin(m, m.back, order{device: m.device, revision: p.status.Revision, batch: v1alpha1.BatchRollback, attempt: 1, artefact: p.rollback.to}) {
+		if !m.busy {
+			p.begin(m, m.back, order{device: m.device, revision: p.status.Revision, batch: v1alpha1.BatchRollback, attempt: 1, artefact: p.rollback.to})
 			free--
 		}
 	}
 }
 
-// begin has a Deployment made, and tells whether that takes up one of spec.maxConcurrent. What is in
-// its way is removed first, and has to be gone: the Deployment that was withdrawn and has its name,
-// and the one of an earlier revision that brought the device this artefact, which lets go of it so
-// that the new one adopts it.
-func (p *planner) begin(m *member, former *child, o order) bool {
-	if former != nil && former.state == withdrawn {
+// begin has a Deployment made. What is in its way is removed first, and has to be gone: the
+// Deployment that was withdrawn and has its name, and the one of an earlier revision that brought the
+// device this artefact, which lets go of it so that the new one adopts it.
+func (p *planner) begin(m *member, former *child, o order) {
+	switch {
+	case former != nil && former.state == withdrawn:
 		p.removeChild(former)
-		return true
-	}
-	if m.inTheWay != nil && o.artefact == m.inTheWay.artefact() {
+	case m.inTheWay != nil && o.artefact == m.inTheWay.artefact():
 		p.removeChild(m.inTheWay)
-		return true
-	}
-	if len(p.create) == maxCreates {
+	case len(p.create) == maxCreates:
 		p.lookAt(p.now.Add(soon))
-		return true
+	default:
+		p.create = append(p.create, o)
 	}
-	p.create = append(p.create, o)
-	return true
 }
 
 // attempt is the number of the Deployment that a member is to get: the same one again if it was

@@ -15,7 +15,7 @@ import (
 // failures are what went wrong in the present revision, and what follows from it.
 type failures struct {
 	action   v1alpha1.FleetFailureAction
-	all      []*child        // who has failed, after the retries, the first first
+	all      []*child        // who has failed, after the retries, the earliest first
 	accepted map[string]bool // devices whose failure a person has accepted
 	stopped  bool            // failures keep the rollout from going on
 	why      string          // it stopped just now

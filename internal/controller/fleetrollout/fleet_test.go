@@ -259,7 +259,6 @@ func (f *fleet) postsOf(artefact string) int {
 
 func pct(s string) *intstr.IntOrString { v := intstr.FromString(s); return &v }
 func num(n int32) *intstr.IntOrString  { v := intstr.FromInt32(n); return &v }
-func i32(n int32) *int32               { return &n }
 func span(d time.Duration) *metav1.Duration {
 	return &metav1.Duration{Duration: d}
 }

@@ -161,7 +161,7 @@ func TestABatchThatProvesNothing(t *testing.T) {
 		f.until(v1alpha1.RolloutComplete)
 	})
 	t.Run("unless nothing has to be proven", func(t *testing.T) {
-		f := newFleet(t, 10, canary(i32(0)))
+		f := newFleet(t, 10, canary(new(int32(0))))
 		for _, d := range f.devices {
 			f.offline[d.ID] = true
 		}
@@ -269,7 +269,7 @@ func TestFailures(t *testing.T) {
 		f.says("80 of 100 devices run v1; 20 failed.")
 	})
 	t.Run("are retried", func(t *testing.T) {
-		f := failing(t, v1alpha1.FleetFailurePolicy{MaxFailures: num(0)}, func(s *spec) { s.Retry = &v1alpha1.FleetRetry{Limit: i32(2), Backoff: span(30 * time.Minute)} })
+		f := failing(t, v1alpha1.FleetFailurePolicy{MaxFailures: num(0)}, func(s *spec) { s.Retry = &v1alpha1.FleetRetry{Limit: new(int32(2)), Backoff: span(30 * time.Minute)} })
 		began := f.now
 		f.until(v1alpha1.RolloutPaused)
 		if f.now.Sub(began) < time.Hour {
@@ -458,7 +458,7 @@ func TestANewRevision(t *testing.T) {
 }
 
 func TestOldRevisionsAreRemoved(t *testing.T) {
-	f := newFleet(t, 5, func(s *spec) { s.HistoryLimit = i32(1) })
+	f := newFleet(t, 5, func(s *spec) { s.HistoryLimit = new(int32(1)) })
 	for i := range 12 {
 		f.edit(func(s *spec) { s.ArtefactRef.Name = fmt.Sprint("v", i) })
 		f.until(v1alpha1.RolloutComplete)
@@ -566,7 +566,7 @@ func TestTheStatusIsBounded(t *testing.T) {
 		s.MaxConcurrent = pct("100%")
 		s.FailurePolicy = &v1alpha1.FleetFailurePolicy{Action: v1alpha1.FailureActionContinue}
 		for i := range 20 {
-			s.Batches = append(s.Batches, v1alpha1.FleetBatch{Name: fmt.Sprint(strings.Repeat("b", 60), i), Size: num(10), MinSucceeded: i32(0)})
+			s.Batches = append(s.Batches, v1alpha1.FleetBatch{Name: fmt.Sprint(strings.Repeat("b", 60), i), Size: num(10), MinSucceeded: new(int32(0))})
 		}
 	})
 	for i := range f.devices {
@@ -592,8 +592,8 @@ func TestWhateverHappens(t *testing.T) {
 			most := int32(1 + r.IntN(8))
 			f := newFleet(t, 5+r.IntN(40), func(s *spec) {
 				s.MaxConcurrent = num(most)
-				s.Batches = []v1alpha1.FleetBatch{{Name: "canary", Size: num(2), MinSucceeded: i32(0)}, {Name: "some", Size: pct("20%"), SoakTime: span(30 * time.Minute)}}
-				s.Retry = &v1alpha1.FleetRetry{Limit: i32(int32(r.IntN(2))), Backoff: span(5 * time.Minute)}
+				s.Batches = []v1alpha1.FleetBatch{{Name: "canary", Size: num(2), MinSucceeded: new(int32(0))}, {Name: "some", Size: pct("20%"), SoakTime: span(30 * time.Minute)}}
+				s.Retry = &v1alpha1.FleetRetry{Limit: new(int32(r.IntN(2))), Backoff: span(5 * time.Minute)}
 				s.FailurePolicy = &v1alpha1.FleetFailurePolicy{MaxFailures: num(3), Action: []v1alpha1.FleetFailureAction{v1alpha1.FailureActionPause, v1alpha1.FailureActionContinue, v1alpha1.FailureActionRollback}[r.IntN(3)]}
 				s.RollbackTo = &v1alpha1.ArtefactReference{Name: "v0"}
 			})

@@ -23,7 +23,7 @@ func (p *planner) planRollback() {
 			begun, r.to = true, c.artefact()
 		}
 	}
-	if !begun && !(p.failures.action == v1alpha1.FailureActionRollback && p.failures.stopped) {
+	if begins := p.failures.action == v1alpha1.FailureActionRollback && p.failures.stopped; !begun && !begins {
 		return
 	}
 	if r.to.name == "" {

@@ -22,7 +22,7 @@ type window struct {
 // schedule gives the starts of a window, in its time zone.
 type schedule = cron.ScheduleWithPrev
 
-var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+var cronParser = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
 // readWindow finds out whether devices may begin now, and when that changes.
 func (p *planner) readWindow() {

@@ -208,7 +208,7 @@ func (p *planner) sayComplete() string {
 	if d.Members == 0 {
 		return "No device matches spec.devices. Devices that come to match are updated." + p.nobody()
 	}
-	said := fmt.Sprintf("%d of %d devices run %s", d.Succeeded, d.Members, p.wanted.name)
+	said := []string{fmt.Sprintf("%d of %d devices run %s", d.Succeeded, d.Members, p.wanted.name)}
 	for _, other := range []struct {
 		n    int32
 		text string
@@ -219,10 +219,10 @@ func (p *planner) sayComplete() string {
 		{d.Incompatible, "%d incompatible" + p.someIncompatible()},
 	} {
 		if other.n > 0 {
-			said += "; " + fmt.Sprintf(other.text, other.n)
+			said = append(said, fmt.Sprintf(other.text, other.n))
 		}
 	}
-	return said + "." + p.nobody()
+	return strings.Join(said, "; ") + "." + p.nobody()
 }
 
 // someIncompatible names some of the devices that the artefact is not made for.
