@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -165,10 +166,10 @@ func (r *Reconciler[O]) enqueue(n reflector.Notification) {
 		r.enqueueUsers(n.Token)
 	}
 	for _, id := range n.IDs {
-		r.enqueueAll(ctx, client.MatchingFields{indexClaim: claimID(id)})
+		r.enqueueClaimants(ctx, claimID(id), n.Token)
 	}
 	for _, key := range n.Keys {
-		r.enqueueAll(ctx, client.MatchingFields{indexClaim: claimKey(key)})
+		r.enqueueClaimants(ctx, claimKey(key), n.Token)
 	}
 }
 
@@ -182,14 +183,31 @@ func (r *Reconciler[O]) trigger(resource types.NamespacedName) {
 // enqueueUsers has everything looked at that uses the token.
 func (r *Reconciler[O]) enqueueUsers(token connectclient.Secret) {
 	for _, ref := range r.Tokens.RefsOf(token) {
-		r.enqueueAll(context.Background(), client.MatchingFields{indexSecret: ref.Name}, client.InNamespace(ref.Namespace))
+		for _, req := range r.requests(context.Background(), client.MatchingFields{indexSecret: ref.Name}, client.InNamespace(ref.Namespace)) {
+			r.trigger(req.NamespacedName)
+		}
 	}
 }
 
-func (r *Reconciler[O]) enqueueAll(ctx context.Context, opts ...client.ListOption) {
-	for _, req := range r.requests(ctx, opts...) {
+// enqueueClaimants has everything looked at that has the claim in the token's organisation.
+func (r *Reconciler[O]) enqueueClaimants(ctx context.Context, claim string, token connectclient.Secret) {
+	for _, req := range r.claimants(ctx, claim, token) {
 		r.trigger(req.NamespacedName)
 	}
+}
+
+// claimants are the resources that have a claim, as far as they are where the token is used: many
+// organisations can have objects of one name, and what happens in one is nothing to the others.
+func (r *Reconciler[O]) claimants(ctx context.Context, claim string, token connectclient.Secret) []reconcile.Request {
+	namespaces := sets.New[string]()
+	for _, ref := range r.Tokens.RefsOf(token) {
+		namespaces.Insert(ref.Namespace)
+	}
+	var claimants []reconcile.Request
+	for _, namespace := range sets.List(namespaces) {
+		claimants = append(claimants, r.requests(ctx, client.MatchingFields{indexClaim: claim}, client.InNamespace(namespace))...)
+	}
+	return claimants
 }
 
 // reconsider lets a token be tried again that was refused.
@@ -229,15 +247,21 @@ func (r *Reconciler[O]) usersOfSecret(ctx context.Context, secret client.Object)
 	return r.requests(ctx, client.MatchingFields{indexSecret: secret.GetName()}, client.InNamespace(secret.GetNamespace()))
 }
 
-// enqueueContenders tells the others that the owner of their remote object is gone.
+// enqueueContenders tells the others that the owner of their remote object is gone. Where its token is
+// not known, they may be anywhere.
 func (r *Reconciler[O]) enqueueContenders(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 	gone, ok := e.Object.(O)
 	if !ok {
 		return
 	}
 	r.Claims.ReleaseAll(gone.GetUID())
+	token, known := r.Tokens.LastGood(tokenRef(gone))
 	for _, claim := range r.claims(gone) {
-		for _, req := range r.requests(ctx, client.MatchingFields{indexClaim: claim}) {
+		contenders := r.claimants(ctx, claim, token)
+		if !known {
+			contenders = r.requests(ctx, client.MatchingFields{indexClaim: claim})
+		}
+		for _, req := range contenders {
 			queue.Add(req)
 		}
 	}
