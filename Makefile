@@ -150,8 +150,13 @@ fuzz: ## Run every fuzz target for FUZZTIME.
 	done
 
 .PHONY: bench
-bench: ## Measure requests, writes, time and memory. The README's tables are its output.
-	@$(ASSETS); go run ./test/bench
+bench: ## Measure requests, writes, time and memory: docs/benchmarks.md. ARGS="-only load" are its flags.
+	@$(ASSETS); go run ./test/bench $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: ## Measure a generic peer beside it. PEER is a clone of crossplane-contrib/provider-http.
+	@[ -n "$(PEER)" ] || { echo "make bench-compare PEER=<a clone of https://github.com/crossplane-contrib/provider-http>"; exit 1; }
+	@$(ASSETS); go run ./test/bench -peer "$(PEER)" $(ARGS)
 
 .PHONY: control-plane
 control-plane: ## Find, download or build the control plane for tests, and say where it is.

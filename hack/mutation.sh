@@ -14,5 +14,5 @@ export GOFLAGS="-count=1 -short"
 for package in $packages; do
 	echo "== $package"
 	nice go tool -modfile=tools/checks/go.mod gremlins unleash "$package" \
-		--workers 2 --test-cpu 1 --timeout-coefficient 10 --output-statuses lt
+		--workers 2 --test-cpu 1 --timeout-coefficient 60 --output-statuses lt
 done

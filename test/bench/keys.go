@@ -33,7 +33,7 @@ func keys(ctx context.Context, n int) error {
 		for _, what := range []struct {
 			name, route string
 			list        client.ObjectList
-			make        func(context.Context, client.Client, int) error
+			make        func(ctx context.Context, c client.Client, namespace string, i int) error
 		}{
 			{"identities", "/organisation/device-identities", &v1alpha1.DeviceIdentityList{}, newIdentity},
 			{"auth keys", "/organisation/auth-keys", &v1alpha1.AuthKeyList{}, newAuthKey},
@@ -53,7 +53,7 @@ func keys(ctx context.Context, n int) error {
 					return err
 				}
 				began := time.Now()
-				if err := each(ctx, n, func(ctx context.Context, i int) error { return what.make(ctx, c.Client, i) }); err != nil {
+				if err := each(ctx, n, func(ctx context.Context, i int) error { return what.make(ctx, c.Client, metav1.NamespaceDefault, i) }); err != nil {
 					return err
 				}
 				if err := until(ctx, func() (bool, error) { return countReady(ctx, c.Client, what.list, n) }); err != nil {
@@ -84,11 +84,11 @@ func keys(ctx context.Context, n int) error {
 	return nil
 }
 
-func newAuthKey(ctx context.Context, c client.Client, i int) error {
-	return c.Create(ctx, &v1alpha1.AuthKey{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("pi-%05d", i)}})
+func newAuthKey(ctx context.Context, c client.Client, namespace string, i int) error {
+	return c.Create(ctx, &v1alpha1.AuthKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("pi-%05d", i)}})
 }
 
-func newIdentity(ctx context.Context, c client.Client, i int) error {
+func newIdentity(ctx context.Context, c client.Client, namespace string, i int) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func newIdentity(ctx context.Context, c client.Client, i int) error {
 	if err != nil {
 		return err
 	}
-	named := metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("pi-%05d", i)}
+	named := metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("pi-%05d", i)}
 	secret := &corev1.Secret{ObjectMeta: named, Data: map[string][]byte{"key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})}}
 	if err := c.Create(ctx, secret); err != nil {
 		return err
@@ -115,7 +115,7 @@ func newIdentity(ctx context.Context, c client.Client, i int) error {
 
 // countReady tells whether n resources of the list are Ready.
 func countReady(ctx context.Context, c client.Client, list client.ObjectList, n int) (bool, error) {
-	if err := c.List(ctx, list, client.InNamespace("default")); err != nil {
+	if err := c.List(ctx, list); err != nil {
 		return false, err
 	}
 	ready := 0

@@ -36,12 +36,19 @@ func run() error {
 	keySize := flag.Int("keys", 1000, "number of device identities and of auth keys")
 	fleets := flag.String("deployments", "1000,10000", "numbers of Deployments, separated by commas")
 	devices := flag.String("devices", "1000", "numbers of Devices, separated by commas")
-	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts or offline")
+	resources := flag.Int("load", 10000, "number of resources of all kinds in one organisation")
+	organisations := flag.Int("organisations", 1000, "number of organisations with twenty resources each")
+	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts, offline, load or organisations")
+	peer := flag.String("peer", "", "compare with a generic peer, and run nothing else: the folder with the source of Crossplane's provider-http")
+	compared := flag.Int("compared", 300, "number of Artefacts that the peer gets")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 
 	fmt.Printf("Measured on %d cores (%s/%s), %s, %s.\n", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, memory(), runtime.Version())
+	if *peer != "" {
+		return compare(ctx, *peer, *compared)
+	}
 	parts := []struct {
 		name    string
 		measure func() error
@@ -51,6 +58,8 @@ func run() error {
 		{"devices", func() error { return withNumbers(ctx, *devices, managed) }},
 		{"rollouts", func() error { return withNumbers(ctx, *fleets, rollouts) }},
 		{"offline", func() error { return withNumbers(ctx, *fleets, offline) }},
+		{"load", func() error { return one(ctx, *resources) }},
+		{"organisations", func() error { return many(ctx, *organisations) }},
 	}
 	ran := false
 	for _, part := range parts {

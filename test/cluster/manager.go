@@ -134,8 +134,11 @@ func (m *Manager) CopyLog(w io.Writer) error {
 }
 
 // ResidentBytes is the memory that the operator holds now, as Linux counts it.
-func (m *Manager) ResidentBytes() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.command.Process.Pid))
+func (m *Manager) ResidentBytes() (int64, error) { return ResidentBytes(m.command.Process.Pid) }
+
+// ResidentBytes is the memory that a process holds now, as Linux counts it.
+func ResidentBytes(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
