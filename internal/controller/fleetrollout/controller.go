@@ -180,7 +180,7 @@ func (p *pass) Observe(ctx context.Context) (lifecycle.Observation, error) {
 	}
 	children, behind, err := p.children(ctx)
 	if err != nil || behind {
-		return lifecycle.NotKnown(lifecycle.LookAgain()), err
+		return lifecycle.NotKnown(lifecycle.RequeueWithBackoff()), err
 	}
 	in := input{rollout: p.obj, devices: group.Devices, missing: group.Missing, children: children, now: p.Clock.Now()}
 	if err := p.findArtefact(ctx, &in); err != nil {
@@ -191,7 +191,7 @@ func (p *pass) Observe(ctx context.Context) (lifecycle.Observation, error) {
 	}
 	made := makePlan(in)
 	if behind, err := p.carryOut(ctx, made); err != nil || behind {
-		return lifecycle.NotKnown(lifecycle.LookAgain()), err
+		return lifecycle.NotKnown(lifecycle.RequeueWithBackoff()), err
 	}
 	return lifecycle.NotKnown(p.tell(made)), nil
 }
