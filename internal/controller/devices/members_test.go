@@ -17,7 +17,7 @@ import (
 )
 
 // group asks until there is an answer, as a rollout does.
-func (s *stage) group(ref v1alpha1.FleetDevices) devices.Group {
+func (s *env) group(ref v1alpha1.FleetDevices) devices.Group {
 	s.Helper()
 	for range 300 {
 		group, err := s.finder.FindAll(s.token, ref, time.Time{}, waiter("rollout"))
@@ -34,7 +34,7 @@ func (s *stage) group(ref v1alpha1.FleetDevices) devices.Group {
 	return devices.Group{}
 }
 
-func (s *stage) groupOf(ref v1alpha1.FleetDevices) string {
+func (s *env) groupOf(ref v1alpha1.FleetDevices) string {
 	s.Helper()
 	group := s.group(ref)
 	var names []string
@@ -60,7 +60,7 @@ func TestFindAll(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStage(t, connectsim.Options{})
+				s := newEnv(t, connectsim.Options{})
 				for i, d := range []connectsim.Device{{Name: "lobby", Tags: []string{"kiosk"}}, {Name: "hall", Tags: []string{"kiosk", "hall"}}, {Name: "lab", Tags: []string{"spare"}}} {
 					d.ID, d.SerialNumber = fmt.Sprintf("00000000-0000-4000-8000-00000000000%d", i), "serial-"+d.Name
 					s.org.RestoreDevice(d)
@@ -77,7 +77,7 @@ func TestFindAllWakesWhenMembersChange(t *testing.T) {
 	for name, ref := range map[string]v1alpha1.FleetDevices{"of all": {All: true, ExcludeTags: []string{"lab"}}, "of a query": {Query: "tag:kiosk"}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStage(t, connectsim.Options{})
+				s := newEnv(t, connectsim.Options{})
 				lobby := s.org.AddDevice(connectsim.Device{Name: "lobby", Tags: []string{"kiosk"}})
 				s.groupOf(ref)
 				for step, change := range []func(){
