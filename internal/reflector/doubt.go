@@ -170,16 +170,16 @@ func (s *Store[T]) prove(ctx context.Context) {
 		s.mu.Unlock()
 
 		object, err := s.reflector.collection.Get(ctx, s.client, id)
-		if ctx.Err() != nil || !s.learn(id, object, err, asked, &told) {
+		if ctx.Err() != nil || !s.resolve(id, object, err, asked, &told) {
 			break
 		}
 	}
-	s.tell(told)
+	s.publish(told)
 }
 
-// learn takes over the answer to the request for one object, and tells whether to
+// resolve takes over the answer to the request for one object, and tells whether to
 // go on.
-func (s *Store[T]) learn(id string, object *T, err error, asked uint64, told *outcome[T]) (goOn bool) {
+func (s *Store[T]) resolve(id string, object *T, err error, asked uint64, told *outcome[T]) (goOn bool) {
 	var row []seenRow[T]
 	if err == nil {
 		row = s.compare([]T{*object}) // without the lock
@@ -249,10 +249,10 @@ func (s *Store[T]) vanish(id string, told *outcome[T]) {
 	told.wake(s.doubts.answered(id)...)
 }
 
-// conclude draws what follows from a whole listing that has ended: what it did not
+// resolveAll draws what follows from a whole listing that has ended: what it did not
 // show is in doubt, and what was in doubt and still did not show is gone. The lock
 // is held.
-func (s *Store[T]) conclude(began uint64, told *outcome[T]) {
+func (s *Store[T]) resolveAll(began uint64, told *outcome[T]) {
 	for id, known := range s.snapshot.byID {
 		switch {
 		case known.seen >= began:

@@ -81,7 +81,7 @@ func (s *Store[T]) list(ctx context.Context) {
 	}
 	observeSkipped(s.reflector.collection.Name, r.pager.Skipped()-r.skipped)
 	r.skipped = r.pager.Skipped()
-	s.tell(told)
+	s.publish(told)
 }
 
 // open begins a listing, or takes up the one that failed, unless that is so old that
@@ -167,7 +167,7 @@ func (s *Store[T]) complete(r *reading[T], told *outcome[T]) {
 	s.reading, s.failure = nil, nil
 	s.listedFrom = r.from
 	if r.pager.Whole() {
-		s.conclude(r.began, told)
+		s.resolveAll(r.began, told)
 	}
 	s.askAgain(r.began)
 	told.wake(s.waiters.satisfied(s.listedFrom)...)
@@ -209,8 +209,8 @@ func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 	observeListing(s.reflector.collection.Name, err)
 }
 
-// tell wakes whom the outcome concerns.
-func (s *Store[T]) tell(told outcome[T]) {
+// publish wakes whom the outcome concerns.
+func (s *Store[T]) publish(told outcome[T]) {
 	s.mu.Lock()
 	if !told.more {
 		s.latest = latest[T]{told: map[Waiter]uint64{}}
@@ -241,8 +241,8 @@ func (s *Store[T]) tell(told outcome[T]) {
 	s.notify(told)
 }
 
-// tellLate wakes who came too late for what was told last.
-func (s *Store[T]) tellLate(context.Context) { s.tell(outcome[T]{more: true}) }
+// publishLate wakes who came too late for what was told last.
+func (s *Store[T]) publishLate(context.Context) { s.publish(outcome[T]{more: true}) }
 
 // notify tells each subscriber what concerns it.
 func (s *Store[T]) notify(told outcome[T]) {

@@ -121,7 +121,7 @@ func (s *Store[T]) sleep(ctx context.Context, wait time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case <-s.kick:
+	case <-s.trigger:
 	}
 }
 
@@ -140,7 +140,7 @@ func (s *Store[T]) next() (due time.Time, work func(context.Context)) {
 		due, work = s.doubts.due, s.prove
 	}
 	if len(s.late) > 0 {
-		due, work = time.Time{}, s.tellLate
+		due, work = time.Time{}, s.publishLate
 	}
 	return due, work
 }

@@ -29,7 +29,7 @@ type Store[T any] struct {
 	token     connectclient.Secret
 	scope     string
 	client    *connectclient.Client
-	kick      chan struct{} // there may be something to do earlier than was thought
+	trigger   chan struct{} // there may be something to do earlier than was thought
 
 	mu       sync.Mutex
 	stop     context.CancelFunc // of its goroutine; nil before Start
@@ -65,7 +65,7 @@ func newStore[T any](r *Reflector[T], token connectclient.Secret, scope string) 
 		token:     token,
 		scope:     scope,
 		client:    r.options.API.ClientFor(token),
-		kick:      make(chan struct{}, 1),
+		trigger:   make(chan struct{}, 1),
 		snapshot:  newSnapshot[T](),
 		waiters:   newWaiters[T](),
 		doubts:    newDoubts(),
@@ -131,7 +131,7 @@ func (s *Store[T]) AwaitMatch(w Waiter, match func(T) bool) {
 	s = s.lock()
 	defer s.mu.Unlock()
 	s.waiters.forMatch(w, match)
-	s.catchUp(w, func(c change[T]) bool { return c.concerns(match) })
+	s.catchUp(w, func(c change[T]) bool { return c.matches(match) })
 }
 
 // catchUp wakes a waiter at once that has looked at the snapshot before the latest
@@ -313,7 +313,7 @@ func (s *Store[T]) now() time.Time { return s.reflector.options.Now() }
 
 func (s *Store[T]) kickNow() {
 	select {
-	case s.kick <- struct{}{}:
-	default: // a kick is waiting already
+	case s.trigger <- struct{}{}:
+	default: // a trigger is waiting already
 	}
 }

@@ -142,14 +142,14 @@ func (ws *waiters[T]) matchers() map[Waiter]func(T) bool {
 func matched[T any](matchers map[Waiter]func(T) bool, changes []change[T]) []Waiter {
 	var found []Waiter
 	for w, match := range matchers {
-		if slices.ContainsFunc(changes, func(c change[T]) bool { return c.concerns(match) }) {
+		if slices.ContainsFunc(changes, func(c change[T]) bool { return c.matches(match) }) {
 			found = append(found, w)
 		}
 	}
 	return found
 }
 
-// concerns tells whether the object matches, or did before the change.
-func (c change[T]) concerns(match func(T) bool) bool {
+// matches tells whether the object matches, or did before the change.
+func (c change[T]) matches(match func(T) bool) bool {
 	return c.before != nil && match(*c.before) || c.after != nil && match(*c.after)
 }

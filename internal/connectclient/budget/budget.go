@@ -281,7 +281,7 @@ func (b *Budget) floor(p Priority) int {
 
 // Done reports how the request ended. Only the first call counts.
 func (t *Ticket) Done(answer Answer) {
-	t.end(func(b *Budget) { b.learn(answer, t.sent) })
+	t.end(func(b *Budget) { b.observe(answer, t.sent) })
 }
 
 // Release gives back the ticket of a request that was never sent. The plain rate
@@ -300,17 +300,17 @@ func (t *Ticket) end(how func(*Budget)) {
 	})
 }
 
-// learn takes over what the answer to a request says.
-func (b *Budget) learn(answer Answer, sent moment) {
+// observe takes over what the answer to a request says.
+func (b *Budget) observe(answer Answer, sent moment) {
 	now := b.now()
 	staleAnswer := false
 	switch {
 	case answer.HasHeaders:
-		staleAnswer = !b.window.learn(answer, sent, now)
+		staleAnswer = !b.window.observe(answer, sent, now)
 	case b.window.known:
 		b.window.lose(now)
 	}
-	b.credential.judge(answer.StatusCode, answer.HasHeaders, sent, now)
+	b.credential.observe(answer.StatusCode, answer.HasHeaders, sent, now)
 
 	throttled := answer.StatusCode == http.StatusTooManyRequests
 	reason := Pacing

@@ -104,13 +104,13 @@ func (c *credential) unused(sent moment) {
 	}
 }
 
-// judge takes over what an answer says of the token. Of answers that contradict each other, the one
+// observe takes over what an answer says of the token. Of answers that contradict each other, the one
 // to the later request is right.
 //
 // A 401 without rate headers is what Connect answers to an invalid token, and what a gateway may
 // answer in its place. Who is told about a budget has been let in: a 401 with rate headers is about
 // the request and not about the token.
-func (c *credential) judge(status int, announced bool, sent, now moment) {
+func (c *credential) observe(status int, announced bool, sent, now moment) {
 	c.ended(sent)
 	switch {
 	case status == http.StatusUnauthorized && !announced:

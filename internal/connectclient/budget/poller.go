@@ -33,14 +33,14 @@ import (
 type Poller[K comparable] struct {
 	rate func() float64 // polls per second that may go now
 
-	turns   map[K]*turn[K]
+	entries map[K]*entry[K]
 	queues  map[time.Duration]*queue[K] // by interval
 	credit  float64                     // polls that may go at once
 	counted time.Time                   // when credit was last brought up to date
 }
 
-// turn is a deployment in its queue.
-type turn[K comparable] struct {
+// entry is a deployment in its queue.
+type entry[K comparable] struct {
 	key   K
 	every time.Duration
 	seen  time.Time
@@ -59,14 +59,14 @@ const (
 // NewPoller returns a poller that hands out polls at the rate that is given,
 // usually [Budget.PollRate]. A rate of 0 hands out none at all.
 func NewPoller[K comparable](rate func() float64) *Poller[K] {
-	return &Poller[K]{rate: rate, turns: map[K]*turn[K]{}, queues: map[time.Duration]*queue[K]{}}
+	return &Poller[K]{rate: rate, entries: map[K]*entry[K]{}, queues: map[time.Duration]*queue[K]{}}
 }
 
 // Seen notes when the deployment was last looked at, and that it is to be looked
 // at again after the interval, which must be positive. The first call adds it; a
 // time in the past makes it due the sooner.
 func (p *Poller[K]) Seen(key K, every time.Duration, at time.Time) {
-	if t, ok := p.turns[key]; ok && t.every == every {
+	if t, ok := p.entries[key]; ok && t.every == every {
 		t.seen = at
 		heap.Fix(p.queues[every], t.index)
 		return
@@ -75,18 +75,18 @@ func (p *Poller[K]) Seen(key K, every time.Duration, at time.Time) {
 	if p.queues[every] == nil {
 		p.queues[every] = &queue[K]{}
 	}
-	t := &turn[K]{key: key, every: every, seen: at}
-	p.turns[key] = t
+	t := &entry[K]{key: key, every: every, seen: at}
+	p.entries[key] = t
 	heap.Push(p.queues[every], t)
 }
 
 // Forget removes a deployment: it is finished, or gone.
 func (p *Poller[K]) Forget(key K) {
-	t, ok := p.turns[key]
+	t, ok := p.entries[key]
 	if !ok {
 		return
 	}
-	delete(p.turns, key)
+	delete(p.entries, key)
 	heap.Remove(p.queues[t.every], t.index)
 	if p.queues[t.every].Len() == 0 {
 		delete(p.queues, t.every)
@@ -94,7 +94,7 @@ func (p *Poller[K]) Forget(key K) {
 }
 
 // Len is the number of deployments that are being looked at.
-func (p *Poller[K]) Len() int { return len(p.turns) }
+func (p *Poller[K]) Len() int { return len(p.entries) }
 
 // Next returns the deployment to look at now. If there is none, it returns how
 // long to wait before asking again; zero stands for until something is added.
@@ -130,9 +130,9 @@ func (p *Poller[K]) accrue(now time.Time) float64 {
 	return rate
 }
 
-// mostOverdue returns the turn that is most overdue in proportion to its interval,
+// mostOverdue returns the entry that is most overdue in proportion to its interval,
 // or how long it takes until one is.
-func (p *Poller[K]) mostOverdue(now time.Time) (most *turn[K], until time.Duration) {
+func (p *Poller[K]) mostOverdue(now time.Time) (most *entry[K], until time.Duration) {
 	var highest float64
 	for every, queue := range p.queues {
 		head := (*queue)[0]
@@ -150,21 +150,21 @@ func (p *Poller[K]) mostOverdue(now time.Time) (most *turn[K], until time.Durati
 	return most, until
 }
 
-// queue is the turns of one interval, the longest unseen first. It is a heap for
+// queue is the entries of one interval, the longest unseen first. It is a heap for
 // container/heap.
-type queue[K comparable] []*turn[K]
+type queue[K comparable] []*entry[K]
 
 func (q *queue[K]) Len() int           { return len(*q) }
 func (q *queue[K]) Less(i, j int) bool { return (*q)[i].seen.Before((*q)[j].seen) }
 
 func (q *queue[K]) Swap(i, j int) {
-	turns := *q
-	turns[i], turns[j] = turns[j], turns[i]
-	turns[i].index, turns[j].index = i, j
+	entries := *q
+	entries[i], entries[j] = entries[j], entries[i]
+	entries[i].index, entries[j].index = i, j
 }
 
 func (q *queue[K]) Push(x any) {
-	t := x.(*turn[K]) //nolint:forcetypeassert // it holds nothing else
+	t := x.(*entry[K]) //nolint:forcetypeassert // it holds nothing else
 	t.index = len(*q)
 	*q = append(*q, t)
 }

@@ -53,9 +53,9 @@ const (
 	next                   // one of which nothing was known
 )
 
-// learn takes over what the headers of an answer say, as far as they can be understood. It returns
+// observe takes over what the headers of an answer say, as far as they can be understood. It returns
 // false for a straggler of a window that is over, which says nothing about this one.
-func (w *window) learn(a Answer, sent, got moment) bool {
+func (w *window) observe(a Answer, sent, got moment) bool {
 	limit := a.Limit
 	if limit <= 0 || limit > math.MaxInt32 {
 		limit = cmp.Or(w.limit, assumedLimit)

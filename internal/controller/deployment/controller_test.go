@@ -90,7 +90,7 @@ func TestEnding(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			obj := &v1alpha1.Deployment{Spec: test.spec}
 			obj.Status.State, obj.Status.StateReason = string(test.seen.State), test.seen.StateReason
-			obj.Status.Outcome = ending(test.spec, test.seen, test.superseded, test.overdue)
+			obj.Status.Outcome = endOutcome(test.spec, test.seen, test.superseded, test.overdue)
 			if test.seen.State == inProgress {
 				obj.Status.Outcome = v1alpha1.DeploymentDeadlineExceeded
 			}

@@ -154,14 +154,14 @@ func (e *external) outcome(ctx context.Context, seen *connectclient.Deployment) 
 func (e *external) unsuccessful(ctx context.Context, seen *connectclient.Deployment) (v1alpha1.DeploymentOutcome, *connectclient.Deployment, error) {
 	overdue := overdue(e.obj, seen, e.clock.Now())
 	if e.cancelled {
-		return ending(e.obj.Spec, seen, false, e.obj.Spec.PendingDeadline != nil), nil, nil
+		return endOutcome(e.obj.Spec, seen, false, e.obj.Spec.PendingDeadline != nil), nil, nil
 	}
 	if e.obj.Status.State == string(connectclient.DeploymentInProgress) {
-		return ending(e.obj.Spec, seen, false, overdue), nil, nil // only what is pending can be superseded
+		return endOutcome(e.obj.Spec, seen, false, overdue), nil, nil // only what is pending can be superseded
 	}
 	all, err := e.history(ctx, seen.DeviceID)
 	if errors.Is(err, connectclient.ErrNotFound) {
-		return ending(e.obj.Spec, seen, false, overdue), nil, nil // the device is gone, and its deployments with it
+		return endOutcome(e.obj.Spec, seen, false, overdue), nil, nil // the device is gone, and its deployments with it
 	}
 	if err != nil {
 		return "", nil, err
@@ -172,7 +172,7 @@ func (e *external) unsuccessful(ctx context.Context, seen *connectclient.Deploym
 			return "", late, err
 		}
 	}
-	return ending(e.obj.Spec, seen, superseded, overdue), nil, nil
+	return endOutcome(e.obj.Spec, seen, superseded, overdue), nil, nil
 }
 
 // overdue tells whether the deployment ended after its deadline: if so, an earlier pass has
@@ -186,8 +186,8 @@ func overdue(obj *v1alpha1.Deployment, seen *connectclient.Deployment, now time.
 	return deadline != nil && !seen.UpdatedAt.Before(since.Add(deadline.Duration))
 }
 
-// ending is the outcome of a deployment that failed or was cancelled.
-func ending(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, superseded, overdue bool) v1alpha1.DeploymentOutcome {
+// endOutcome is the outcome of a deployment that failed or was cancelled.
+func endOutcome(spec v1alpha1.DeploymentSpec, seen *connectclient.Deployment, superseded, overdue bool) v1alpha1.DeploymentOutcome {
 	switch {
 	case superseded:
 		return v1alpha1.DeploymentSuperseded

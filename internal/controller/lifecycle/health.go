@@ -14,7 +14,7 @@ import (
 type TokenHealth struct {
 	mu      sync.Mutex
 	refused map[connectclient.Secret]bool
-	tell    []func(connectclient.Secret)
+	notify  []func(connectclient.Secret)
 }
 
 // NewTokenHealth returns a TokenHealth that knows of no token.
@@ -24,7 +24,9 @@ func NewTokenHealth() *TokenHealth {
 
 // OnChange adds who is told of a token that begins or ceases to be refused. It must be called before
 // the first [TokenHealth.Note].
-func (h *TokenHealth) OnChange(tell func(connectclient.Secret)) { h.tell = append(h.tell, tell) }
+func (h *TokenHealth) OnChange(notify func(connectclient.Secret)) {
+	h.notify = append(h.notify, notify)
+}
 
 // Note says whether the token is refused now.
 func (h *TokenHealth) Note(token connectclient.Secret, refused bool) {
@@ -39,8 +41,8 @@ func (h *TokenHealth) Note(token connectclient.Secret, refused bool) {
 	if !changed {
 		return
 	}
-	for _, tell := range h.tell {
-		tell(token)
+	for _, notify := range h.notify {
+		notify(token)
 	}
 }
 
