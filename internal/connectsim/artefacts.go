@@ -66,11 +66,7 @@ func listArtefacts(c *call) reply {
 }
 
 func getArtefact(c *call) reply {
-	a, found := c.org.artefacts.byID[c.PathValue("id")]
-	if !found {
-		return c.notFound()
-	}
-	return ok(showArtefact(a))
+	return get(c, c.org.artefacts, showArtefact)
 }
 
 func deleteArtefact(c *call) reply {

@@ -96,21 +96,14 @@ func listAuthKeys(c *call) reply {
 }
 
 func getAuthKey(c *call) reply {
-	k, found := c.org.authKeys.byID[c.PathValue("id")]
-	if !found {
-		return c.notFound()
-	}
-	return ok(c.showAuthKey(k))
+	return get(c, c.org.authKeys, c.showAuthKey)
 }
 
 func updateAuthKey(c *call) reply {
-	k, found := c.org.authKeys.byID[c.PathValue("id")]
-	p, valid := c.params(false)
+	k, p, refusal := toChange(c, c.org.authKeys)
 	switch {
-	case !found:
-		return c.notFound()
-	case !valid:
-		return c.bad("The body cannot be parsed")
+	case refusal != nil:
+		return *refusal
 	case !k.Usable(c.server.options.Now()):
 		return invalid("This auth key can no longer be edited.")
 	}

@@ -70,6 +70,32 @@ func (c *collection[T]) change(id string, change func(*T)) bool {
 	return true
 }
 
+// get answers the object whose id is in the path.
+func get[T any](c *call, all *collection[T], show func(*T) object) reply {
+	found, is := all.byID[c.PathValue("id")]
+	if !is {
+		return c.notFound()
+	}
+	return ok(show(found))
+}
+
+// toChange returns the object whose id is in the path, and what the body says of it; or the answer, if
+// there is no such object or body.
+func toChange[T any](c *call, all *collection[T]) (found *T, p params, refusal *reply) {
+	found, is := all.byID[c.PathValue("id")]
+	p, valid := c.params(false)
+	answer := reply{}
+	switch {
+	case !is:
+		answer = c.notFound()
+	case !valid:
+		answer = c.bad("The body cannot be parsed")
+	default:
+		return found, p, nil
+	}
+	return nil, nil, &answer
+}
+
 // alter changes an object, if it is there, behind the API's back.
 func alter[T any](o *Organisation, c *collection[T], id string, change func(*T)) {
 	o.server.mu.Lock()

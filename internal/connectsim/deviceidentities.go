@@ -92,21 +92,13 @@ func listIdentities(c *call) reply {
 }
 
 func getIdentity(c *call) reply {
-	i, found := c.org.identities.byID[c.PathValue("id")]
-	if !found {
-		return c.notFound()
-	}
-	return ok(showIdentity(i))
+	return get(c, c.org.identities, showIdentity)
 }
 
 func updateIdentity(c *call) reply {
-	i, found := c.org.identities.byID[c.PathValue("id")]
-	p, valid := c.params(false)
-	switch {
-	case !found:
-		return c.notFound()
-	case !valid:
-		return c.bad("The body cannot be parsed")
+	i, p, refusal := toChange(c, c.org.identities)
+	if refusal != nil {
+		return *refusal
 	}
 	description, hasDescription := p.text("description")
 	tags, hasTags, validTags := p.tags()

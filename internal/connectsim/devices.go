@@ -108,21 +108,13 @@ func (d *Device) matches(query string) bool {
 }
 
 func getDevice(c *call) reply {
-	d, found := c.org.devices.byID[c.PathValue("id")]
-	if !found {
-		return c.notFound()
-	}
-	return ok(showDevice(d))
+	return get(c, c.org.devices, showDevice)
 }
 
 func updateDevice(c *call) reply {
-	d, found := c.org.devices.byID[c.PathValue("id")]
-	p, valid := c.params(false)
-	switch {
-	case !found:
-		return c.notFound()
-	case !valid:
-		return c.bad("The body cannot be parsed")
+	d, p, refusal := toChange(c, c.org.devices)
+	if refusal != nil {
+		return *refusal
 	}
 	name, hasName := p.text("name")
 	tags, hasTags, validTags := p.tags()
