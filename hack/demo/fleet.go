@@ -17,9 +17,9 @@ import (
 	"rpi-connect.dev/operator/internal/connectsim"
 )
 
-// startFleet starts three virtual Raspberry Pis. One is in the organisation
-// already, and offline; the other two sign in with what the samples make for
-// them.
+// startFleet starts the virtual Raspberry Pis of the samples, and the screens. Of the
+// three one is in the organisation already, and offline; the other two sign in with
+// what the samples make for them.
 func (d *demo) startFleet(ctx context.Context) error {
 	offline, poll, work := true, 500, 3000
 	err := d.admin.PlugIn(ctx, connectsim.VirtualPi{
@@ -44,7 +44,7 @@ func (d *demo) startFleet(ctx context.Context) error {
 		}
 		return cafe.SignInWithIdentity(ctx, key)
 	})
-	return nil
+	return d.startScreens(ctx)
 }
 
 // live lets a Pi try to sign in until it may, say what it runs on, and then take

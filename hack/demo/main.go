@@ -9,7 +9,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -64,7 +63,7 @@ func run() error {
 		do    func(context.Context) error
 	}{
 		{"Start kube-apiserver and etcd, install CRDs and RBAC", d.startCluster},
-		{"Start the simulator of Connect, with a few virtual Raspberry Pis", d.startConnect},
+		{"Start the simulator of Connect, with 24 virtual Raspberry Pis", d.startConnect},
 		{"Build and start the operator", d.startOperator},
 		{"Put the organisation's access token into the Secret connect-access-token", d.putToken},
 		{"kubectl apply -k config/samples, but for its placeholder of that Secret", d.applySamples},
@@ -83,6 +82,9 @@ func run() error {
 		return err
 	}
 	if err := d.reasons(ctx); err != nil {
+		return err
+	}
+	if err := d.tagScreens(ctx); err != nil {
 		return err
 	}
 	d.summary()
@@ -177,37 +179,26 @@ func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
 
 // watch shows the table each time it changes, until every resource has settled.
 func (d *demo) watch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	screen := &screen{inPlace: term.IsTerminal(int(os.Stdout.Fd()))}
-	for {
+	shown := &terminal{inPlace: term.IsTerminal(int(os.Stdout.Fd()))}
+	return d.until(ctx, func(ctx context.Context) (bool, error) {
 		title, played, err := d.play(ctx)
 		if err != nil {
-			return errors.Join(err, ctx.Err())
+			return false, err
 		}
 		if title != "" {
-			screen.say("\n$ " + title + "\n")
+			shown.say("\n$ " + title + "\n")
 		}
 		settled, err := d.settled(ctx)
 		if err != nil {
-			return errors.Join(err, ctx.Err())
+			return false, err
 		}
 		table, err := d.kubectl(ctx, "get", "connect")
 		if err != nil {
-			return err
+			return false, err
 		}
-		screen.show(table)
-		if settled && played {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not everything has come to its end; the operator's last words:\n%s", lastLines(d.manager.Log(), 20))
-		case <-d.manager.Exited():
-			return fmt.Errorf("the operator has ended:\n%s", lastLines(d.manager.Log(), 20))
-		case <-time.After(250 * time.Millisecond):
-		}
-	}
+		shown.show(table)
+		return settled && played, nil
+	})
 }
 
 // settled tells whether every resource has come to its end: it is Ready, or
@@ -307,14 +298,14 @@ func (d *demo) end() {
 	}
 }
 
-// screen shows a text that changes: in place on a terminal, one after the other
+// terminal shows a text that changes: in place if it is one, one after the other
 // elsewhere.
-type screen struct {
+type terminal struct {
 	inPlace bool
 	shown   string
 }
 
-func (s *screen) show(text string) {
+func (s *terminal) show(text string) {
 	if withoutAge(text) == withoutAge(s.shown) {
 		return
 	}
@@ -328,7 +319,7 @@ func (s *screen) show(text string) {
 }
 
 // say prints what stays, between two tables.
-func (s *screen) say(text string) {
+func (s *terminal) say(text string) {
 	fmt.Print(text)
 	s.shown = ""
 }
