@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -306,7 +307,7 @@ func (l *load) change(ctx context.Context, leader *cluster.Manager) error {
 		for ; i >= l.fifth(kind)*l.organisations; kind++ {
 			i -= l.fifth(kind) * l.organisations
 		}
-		obj := kinds[kind].object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
+		obj := kinds[kind].object.DeepCopyObject().(client.Object)
 		obj.SetNamespace(organisation(i / l.fifth(kind)))
 		obj.SetName(kinds[kind].name(5 * (i % l.fifth(kind))))
 		return kinds[kind].change(ctx, l.cluster.Client, obj)
@@ -340,10 +341,9 @@ func (l *load) change(ctx context.Context, leader *cluster.Manager) error {
 // remove deletes everything, the Secrets last.
 func (l *load) remove(ctx context.Context) error {
 	kinds := shares()
-	for kind := len(kinds) - 1; kind >= 0; kind-- {
-		share := kinds[kind]
+	for _, share := range slices.Backward(kinds) {
 		if err := each(ctx, l.organisations, func(ctx context.Context, o int) error {
-			return l.cluster.Client.DeleteAllOf(ctx, share.object.DeepCopyObject().(client.Object), client.InNamespace(organisation(o))) //nolint:forcetypeassert // it is one
+			return l.cluster.Client.DeleteAllOf(ctx, share.object.DeepCopyObject().(client.Object), client.InNamespace(organisation(o)))
 		}); err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func newWake(t *testing.T) *wake {
 		})
 	}
 	r.Client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
-		WithIndex(&v1alpha1.Artefact{}, indexClaim, func(obj client.Object) []string { return r.claims(obj.(*v1alpha1.Artefact)) }). //nolint:forcetypeassert // the index is of this type
+		WithIndex(&v1alpha1.Artefact{}, indexClaim, func(obj client.Object) []string { return r.claims(obj.(*v1alpha1.Artefact)) }).
 		Build()
 	r.Tokens = accesstoken.NewSource(r.Client, r.Client)
 	r.queue = workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
