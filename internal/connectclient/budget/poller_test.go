@@ -61,6 +61,27 @@ func TestPollerKeepsIntervals(t *testing.T) {
 	}
 }
 
+// Looks are paid for: who has none left waits for the next, and nothing that was saved is spent while
+// there is nothing to spend.
+func TestPollerSpendsWhatTheRateBrings(t *testing.T) {
+	rate := 0.4
+	p := budget.NewPoller[string](func() float64 { return rate })
+	p.Seen("one", time.Second, noon.Add(-time.Minute))
+	p.Seen("other", time.Second, noon.Add(-time.Minute))
+	if _, ok, _ := p.Next(noon); !ok {
+		t.Error("the first look is not handed out")
+	}
+	if _, ok, wait := p.Next(noon.Add(1250 * time.Millisecond)); ok || wait != 1250*time.Millisecond {
+		t.Errorf("with half a look earned it waits %s", wait)
+	}
+
+	saved := budget.NewPoller[string](func() float64 { return rate })
+	mustBeDue(t, saved, noon)
+	rate = 0
+	saved.Seen("one", time.Second, noon.Add(-time.Minute))
+	mustBeDue(t, saved, noon)
+}
+
 // The most overdue in proportion to its interval goes first.
 func TestPollerOrder(t *testing.T) {
 	p := budget.NewPoller[string](pollsPerSecond(100))
