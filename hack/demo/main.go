@@ -66,7 +66,7 @@ func run() error {
 		{"Start the simulator of Connect, with 24 virtual Raspberry Pis", d.startConnect},
 		{"Build and start the operator", d.startOperator},
 		{"Put the organisation's access token into the Secret connect-access-token", d.putToken},
-		{"kubectl apply -k config/samples, but for its placeholder of that Secret", d.applySamples},
+		{"kubectl apply -k config/samples, but for its placeholder of that Secret and the rollout", d.applySamples},
 	}
 	for _, step := range steps {
 		began := time.Now()
@@ -144,14 +144,15 @@ func (d *demo) putToken(ctx context.Context) error {
 func (d *demo) logFile() string { return filepath.Join(d.cluster.Dir, "operator.log") }
 
 // applySamples applies the samples, but for the access token, which is there
-// already.
+// already, and the rollout.
 func (d *demo) applySamples(ctx context.Context) error {
 	samples, err := d.kubectl(ctx, "kustomize", filepath.Join(cluster.Root(), "config", "samples"))
 	if err != nil {
 		return err
 	}
 	manifests := slices.DeleteFunc(strings.Split(samples, "\n---\n"), func(manifest string) bool {
-		return strings.Contains(manifest, "\nkind: Secret\nmetadata:\n  name: connect-access-token\n")
+		return strings.Contains(manifest, "\nkind: Secret\nmetadata:\n  name: connect-access-token\n") ||
+			strings.Contains(manifest, "\nkind: FleetRollout\n") // its canaries are looked at for longer than a demo takes
 	})
 	return d.apply(ctx, strings.Join(manifests, "\n---\n"))
 }
