@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -96,7 +97,7 @@ func (l *load) run(ctx context.Context, c *cluster.Cluster, binary string) error
 		return err
 	}
 	defer func() { second.Stop() }()
-	if err := l.change(ctx, first); err != nil {
+	if err := l.change(ctx, first, second); err != nil {
 		return fmt.Errorf("%w\n%s", err, tail(second.Log()))
 	}
 	if err := l.remove(ctx); err != nil {
@@ -285,7 +286,7 @@ func (l *load) steady(ctx context.Context) (int, error) {
 }
 
 // change changes a fifth of everything at once, and ends the leader when half of it is done.
-func (l *load) change(ctx context.Context, leader *cluster.Manager) error {
+func (l *load) change(ctx context.Context, leader, next *cluster.Manager) error {
 	kinds := shares()
 	before, expected := make([]int, len(kinds)), 0
 	for kind, share := range kinds {
@@ -319,7 +320,14 @@ func (l *load) change(ctx context.Context, leader *cluster.Manager) error {
 		return fmt.Errorf("%w: %d of %d", err, done(), expected)
 	}
 	leader.Stop()
-	if err := until(ctx, func() (bool, error) { return done() >= expected, nil }); err != nil {
+	if err := until(ctx, func() (bool, error) {
+		select {
+		case <-next.Exited():
+			return false, errors.New("the next leader has ended")
+		default:
+			return done() >= expected, nil
+		}
+	}); err != nil {
 		return fmt.Errorf("%w: %d of %d", err, done(), expected)
 	}
 	fmt.Printf("\nAll changes were applied after %.1f s.\n", applied.Seconds())
