@@ -173,7 +173,7 @@ func (p *pass[O]) cannotDelete(ctx context.Context, err error) (Outcome, error) 
 		outcome.Message += " " + orphanHint
 		return outcome, nil
 	case rejected:
-		p.noteHealth(err)
+		p.noteHealth()
 		return Stalled(v1alpha1.ReasonAccessTokenRejected, "Connect refuses the access token: put a valid one into the Secret. %s", orphanHint), nil
 	case errors.Is(err, connectclient.ErrForbidden), errors.Is(err, connectclient.ErrInvalid), errors.Is(err, connectclient.ErrBilling):
 		return Stalled(v1alpha1.ReasonDeletionRefused, "Connect refuses the deletion: %s. %s", connectclient.Message(err), orphanHint), nil

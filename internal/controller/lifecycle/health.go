@@ -3,7 +3,6 @@
 package lifecycle
 
 import (
-	"errors"
 	"sync"
 
 	"rpi-connect.dev/operator/internal/connectclient"
@@ -53,11 +52,11 @@ func (h *TokenHealth) Forget(token connectclient.Secret) {
 	delete(h.refused, token)
 }
 
-// noteHealth passes on what the pass has learnt of its token.
-func (p *pass[O]) noteHealth(err error) {
+// noteHealth passes on what is known of the pass's token. The budget alone decides: it has heard every
+// answer, in order, while an error of this pass may be older than the answer that took it back.
+func (p *pass[O]) noteHealth() {
 	if p.token.IsZero() {
 		return
 	}
-	refused := errors.Is(err, connectclient.ErrUnauthorized) || p.API.ClientFor(p.token).Budget().State().Unauthorized
-	p.Health.Note(p.token, refused)
+	p.Health.Note(p.token, p.API.ClientFor(p.token).Budget().State().Unauthorized)
 }

@@ -182,7 +182,7 @@ func (p *pass[O]) update(ctx context.Context, remote Remote, seen Observation) (
 func (p *pass[O]) finalOutcome(outcome Outcome, err error) (Outcome, error) {
 	switch {
 	case err == nil:
-		p.noteHealth(nil)
+		p.noteHealth()
 		return outcome, nil
 	case apierrors.IsConflict(err):
 		// The cache was behind. The newer version is on its way and may change everything.
@@ -190,7 +190,7 @@ func (p *pass[O]) finalOutcome(outcome Outcome, err error) (Outcome, error) {
 		return RequeueWithBackoff(), nil
 	}
 	p.discard()
-	p.noteHealth(err)
+	p.noteHealth()
 	final, known := outcomeOf(err, p.progressReason(), p.Clock.Now())
 	if !known {
 		return Outcome{}, err
