@@ -236,8 +236,11 @@ func decodePage[T any](body []byte, plural string, normalise func(*T) string) (p
 	_ = json.Unmarshal(meta.TotalPages, &read.pages) // what is no number tells nothing
 
 	list, ok := theList(members, plural)
-	var rows []json.RawMessage
-	if !ok || json.Unmarshal(list, &rows) != nil || len(rows) > maxPageRows {
+	if !ok {
+		return read, false
+	}
+	rows, ok := theRows(list)
+	if !ok {
 		return read, false
 	}
 	read.count = len(rows)
@@ -270,6 +273,24 @@ func theList(members map[string]json.RawMessage, plural string) (json.RawMessage
 		}
 	}
 	return list, list != nil
+}
+
+// theRows takes a list apart, unless it has more rows than a page can have. It looks for the end of the
+// list no further than that: a list of nothing but commas and digits takes eighty times its size apart.
+func theRows(list json.RawMessage) ([]json.RawMessage, bool) {
+	decoder := json.NewDecoder(bytes.NewReader(list))
+	if _, err := decoder.Token(); err != nil { // the bracket
+		return nil, false
+	}
+	var rows []json.RawMessage
+	for decoder.More() {
+		var row json.RawMessage
+		if len(rows) == maxPageRows || decoder.Decode(&row) != nil {
+			return nil, false
+		}
+		rows = append(rows, row)
+	}
+	return rows, true
 }
 
 // noCollection is for the collections that every organisation has: if one is

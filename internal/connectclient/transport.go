@@ -28,11 +28,13 @@ func NewTransport(caPEM []byte) (http.RoundTripper, error) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 	}
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         counting(dial.DialContext),
-		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:   true,
-		TLSHandshakeTimeout: 10 * time.Second,
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: counting(dial.DialContext),
+		// The API's headers have less than 2 KiB. Go's bound is 10 MiB, which takes fifty times that to parse.
+		MaxResponseHeaderBytes: 64 << 10,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    10 * time.Second,
 		// And in less than [readTimeout] while requests wait on it. Without these HTTP/2 goes on to use
 		// a dead connection for as long as the kernel tries to reach the other side: a quarter of an hour.
 		HTTP2: &http.HTTP2Config{
