@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package deployment
+package devices
 
 import (
 	"strings"
@@ -31,7 +31,7 @@ func FuzzCompatibility(f *testing.F) {
 		}
 		device := connectclient.Filters{Model: model, Memory: has, OS: os}
 		for _, wanted := range []v1alpha1.Compatibility{{MinMemory: wants}, {Models: []string{wants}}, {OS: []string{wants}}} {
-			says := misfit(wanted, device)
+			says := Misfit(wanted, device)
 			lower := strings.ToLower(says)
 			switch {
 			case len(says) > 4*300+100: // a quoted rune takes up to four times its bytes
@@ -42,7 +42,7 @@ func FuzzCompatibility(f *testing.F) {
 				t.Fatalf("a secret: %q", says)
 			}
 		}
-		if n := megabytes(has); n > 0 && misfit(v1alpha1.Compatibility{MinMemory: has}, device) != "" {
+		if n := megabytes(has); n > 0 && Misfit(v1alpha1.Compatibility{MinMemory: has}, device) != "" {
 			t.Fatalf("%q is less than itself", has)
 		}
 	})
