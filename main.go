@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log"
 	"log/slog"
 	"net/http"
 	"os"
@@ -93,10 +94,26 @@ func main() {
 	logger := zap.New(zap.UseFlagOptions(&o.logging))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger)
+	log.SetFlags(0)
+	log.SetOutput(standardLog{logger.WithName("net")})
 	if err := run(ctrl.SetupSignalHandler(), o); err != nil {
 		logger.Error(err, "the operator stops")
 		os.Exit(1)
 	}
+}
+
+// standardLog is where the standard library's own log goes. What it quotes is left out: net/http quotes
+// what a server sends beyond the length that it has announced, which may be the rest of an auth key.
+type standardLog struct{ logr.Logger }
+
+// Write implements [io.Writer].
+func (l standardLog) Write(line []byte) (int, error) {
+	text, _, quotes := strings.Cut(string(line), `"`)
+	if quotes {
+		text += "…"
+	}
+	l.Info(connectclient.Text(text, connectclient.MaxMessage))
+	return len(line), nil
 }
 
 // withoutBodies limits the verbosity of the log. Beyond it, the Kubernetes client

@@ -5,10 +5,15 @@ package main
 import (
 	"flag"
 	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -115,5 +120,35 @@ func TestLogNeverShowsBodies(t *testing.T) {
 	}
 	if level := withoutBodies(zapcore.InfoLevel); level.Enabled(-1) {
 		t.Error("a quiet log became verbose")
+	}
+}
+
+// A gateway that shortens the length of an answer makes net/http print the rest of it to the standard log.
+func TestStandardLogQuotesNoAnswer(t *testing.T) {
+	sent := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nrpoak_secretsecretsecret")
+		<-sent
+	}))
+	defer server.Close()
+	lines := make(chan string, 10)
+	log.SetOutput(standardLog{funcr.New(func(_, args string) { lines <- args }, funcr.Options{})})
+	defer log.SetOutput(os.Stderr)
+	answer, err := server.Client().Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, answer.Body)
+	_ = answer.Body.Close()
+	line := <-lines
+	close(sent)
+	if !strings.Contains(line, "Unsolicited response") || strings.Contains(line, "k_secret") {
+		t.Errorf("the log says %s", line)
 	}
 }
