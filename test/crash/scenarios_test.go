@@ -10,10 +10,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -250,6 +252,76 @@ var scenarios = []scenario{
 			}},
 		},
 	},
+	{
+		name:    "a FleetRollout updates two devices one after the other, is paused, and takes up the next artefact",
+		prepare: kiosks,
+		acts: []act{
+			create(fleetRollout, "Unknown Progressing"),
+			// Whether the first device had its deployment before it was paused depends on the disturbance.
+			fitting(change(fleetRollout, "Unknown Paused", func(obj lifecycle.Object) { obj.(*v1alpha1.FleetRollout).Spec.Paused = true }), "of kiosk to pi5-001: pending", "of kiosk to pi5-003"),
+			once(change(fleetRollout, "True Complete", func(obj lifecycle.Object) { obj.(*v1alpha1.FleetRollout).Spec.Paused = false }).while(succeeding), "kiosk"),
+			once(act{name: "gets another artefact", do: func(ctx context.Context, w *world) error {
+				next := artefactNamed(w, "kiosk-next").ID
+				return change(fleetRollout, "", func(obj lifecycle.Object) { obj.(*v1alpha1.FleetRollout).Spec.ArtefactID = next }).do(ctx, w)
+			}, ready: func(ctx context.Context, w *world) bool {
+				return w.ready(ctx, fleetRollout(w)) == "True Complete" && w.deployed("kiosk-next") == 2
+			}}.while(succeeding), "kiosk-next"),
+		},
+	},
+}
+
+// while has something happen again and again until the act has come true.
+func (a act) while(happens func(*world)) act {
+	ready := a.ready
+	a.ready = func(ctx context.Context, w *world) bool {
+		happens(w)
+		return ready(ctx, w)
+	}
+	return a
+}
+
+// once accepts every snapshot in which both devices were updated once.
+func once(a act, artefact string) act {
+	a.fits = func(snapshot string) bool {
+		one := fmt.Sprintf("deployment of %s to pi5-001: succeeded\n", artefact)
+		other := fmt.Sprintf("deployment of %s to pi5-003: succeeded\n", artefact)
+		return strings.Count(snapshot, one) == 1 && strings.Count(snapshot, other) == 1 && !strings.Contains(snapshot, "of "+artefact+" to pi5-001: pending")
+	}
+	return a
+}
+
+// succeeding has every device of ours report success.
+func succeeding(w *world) {
+	for _, d := range w.Org.Deployments("") {
+		if d.State == connectsim.Pending && d.ArtefactID != artefactNamed(w, "theirs").ID {
+			w.Org.MoveDeployment(d.ID, connectsim.Succeeded, "")
+		}
+	}
+}
+
+// deployed counts the deployments of an artefact.
+func (w *world) deployed(artefact string) (n int) {
+	for _, d := range w.Org.Deployments("") {
+		if d.ArtefactID == artefactNamed(w, artefact).ID {
+			n++
+		}
+	}
+	return n
+}
+
+// kiosks are two devices and two artefacts.
+func kiosks(w *world) {
+	device(w)
+	w.Org.AddDevice(connectsim.Device{Name: "pi5-003", SerialNumber: "serial-pi5-003"})
+	w.Org.AddArtefact("kiosk-next", "https://updates.example.com/kiosk-v3.tar.zst", strings.Repeat("0c", 32))
+}
+
+func fleetRollout(w *world) lifecycle.Object {
+	one := intstr.FromInt32(1)
+	return &v1alpha1.FleetRollout{ObjectMeta: w.meta("kiosk"), Spec: v1alpha1.FleetRolloutSpec{
+		ArtefactID: artefactNamed(w, "kiosk").ID, Devices: v1alpha1.FleetDevices{Names: []string{"pi5-001", "pi5-003"}},
+		Order: v1alpha1.OrderName, MaxConcurrent: &one,
+	}}
 }
 
 func always(context.Context, *world) bool { return true }

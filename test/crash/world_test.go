@@ -5,6 +5,7 @@ package crash
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -130,6 +131,9 @@ func (w *world) gone(ctx context.Context, obj client.Object) bool {
 	return apierrors.IsNotFound(w.Get(ctx, client.ObjectKeyFromObject(obj), obj))
 }
 
+// ofDevice is the hash of a device's id in the name of a rollout's Deployment.
+var ofDevice = regexp.MustCompile(`-[a-z2-7]{10}-`)
+
 // snapshot is everything that matters of the organisation and the namespace, without what differs
 // from run to run.
 func (w *world) snapshot(ctx context.Context) (string, error) {
@@ -163,7 +167,8 @@ func (w *world) snapshot(ctx context.Context) (string, error) {
 				adopted = ", adopted"
 			}
 			ready, _, _ := strings.Cut(invariants.Ready(obj), ":")
-			lines = append(lines, fmt.Sprintf("%T %s: %s%s", obj, obj.GetName(), ready, adopted))
+			name := ofDevice.ReplaceAllString(obj.GetName(), "-{device}-")
+			lines = append(lines, fmt.Sprintf("%T %s: %s%s", obj, name, ready, adopted))
 			return nil
 		}); err != nil {
 			return "", err
