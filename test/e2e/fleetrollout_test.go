@@ -18,6 +18,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 // pis are devices that take what is deployed to them.
@@ -249,6 +250,177 @@ var _ = Describe("A FleetRollout", func() {
 				f.edit(ctx, r, func(s *v1alpha1.FleetRolloutSpec) { s.ArtefactRef.Name = "v3" })
 				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 8 of 8 devices run v3."))
 			})
+
+			It("updates nobody twice, whatever is lost of it", func(ctx context.Context) {
+				f.pis(6)
+				r := f.rollout("v1")
+				Expect(f.Create(ctx, f.artefact("v1"))).To(Succeed())
+				Expect(f.Create(ctx, r)).To(Succeed())
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6"))
+
+				By("losing its status")
+				Expect(f.Status().Patch(ctx, r, client.RawPatch("application/merge-patch+json", []byte(`{"status":null}`)))).To(Succeed())
+				f.annotate(ctx, r, v1alpha1.AnnotationReconcileRequestedAt, "now")
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6"))
+				Expect(r.Status.Revision).To(BeEquivalentTo(1))
+
+				By("being deleted and applied anew, while its Deployments are left")
+				Expect(f.Delete(ctx, r, client.PropagationPolicy(metav1.DeletePropagationOrphan))).To(Succeed())
+				if !cluster.HasControllerManager() { // which would do this
+					f.orphan(ctx, r)
+				}
+				Eventually(f.gone(ctx, r)).Should(BeTrue())
+				r = f.rollout("v1")
+				Expect(f.Create(ctx, r)).To(Succeed())
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6"))
+
+				By("being applied in another cluster, where none of its Deployments are")
+				Expect(f.DeleteAllOf(ctx, &v1alpha1.Deployment{}, client.InNamespace(f.ns))).To(Succeed())
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6"))
+				Expect(f.deployed("v1")()).To(Equal(6), "each device was updated once in its life")
+
+				By("taking it back, and back again")
+				Expect(f.Create(ctx, f.artefact("v2"))).To(Succeed())
+				f.edit(ctx, r, func(s *v1alpha1.FleetRolloutSpec) { s.ArtefactRef.Name, s.Paused = "v2", true })
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("Unknown Paused"))
+				f.edit(ctx, r, func(s *v1alpha1.FleetRolloutSpec) { s.ArtefactRef.Name, s.Paused = "v1", false })
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6 devices run v1."))
+				Expect(r.Status.Revision).To(BeEquivalentTo(3))
+				Expect(f.deployed("v1")()).To(Equal(6))
+			})
+
+			It("comes to rest beside another one for the same devices", func(ctx context.Context) {
+				f.pis(8)
+				for _, name := range []string{"v1", "v2"} {
+					Expect(f.Create(ctx, f.artefact(name))).To(Succeed())
+				}
+				one, other, same := f.rollout("v1"), f.rollout("v2"), f.rollout("v2")
+				other.Name, same.Name = "signs", "posters"
+				for _, r := range []*v1alpha1.FleetRollout{one, other, same} {
+					r.Spec.MaxConcurrent = number(2)
+					Expect(f.Create(ctx, r)).To(Succeed())
+				}
+				for _, r := range []*v1alpha1.FleetRollout{one, other, same} {
+					Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete"), r.Name)
+				}
+				made := len(f.Org.Deployments(""))
+				Consistently(func() int { return len(f.Org.Deployments("")) }, "3s").Should(Equal(made))
+				for _, d := range f.Org.Devices() {
+					Expect(len(f.Org.Deployments(d.ID))).To(BeNumerically("<=", 3), "each deploys to it at most once")
+				}
+			})
+
+			It("cancels what is pending when it is deleted, unless it is to be left", func(ctx context.Context) {
+				if !cluster.HasControllerManager() {
+					Skip("deleting what a resource owns is the controller manager's work")
+				}
+				b := f.pis(4)
+				b.set(func(b *pis) {
+					for i := range 4 {
+						b.offline[piName(i)] = true
+					}
+				})
+				Expect(f.Create(ctx, f.artefact("v1"))).To(Succeed())
+				pending := func() (n int) {
+					for _, d := range f.Org.Deployments("") {
+						if d.State == connectsim.Pending {
+							n++
+						}
+					}
+					return n
+				}
+				r := f.rollout("v1")
+				Expect(f.Create(ctx, r)).To(Succeed())
+				Eventually(pending).Should(Equal(4))
+				Expect(f.Delete(ctx, r)).To(Succeed())
+				Eventually(pending).WithTimeout(time.Minute).Should(BeZero())
+
+				r = f.rollout("v1", func(s *v1alpha1.FleetRolloutSpec) { s.DeletionPolicy = v1alpha1.DeletionPolicyOrphan })
+				Expect(f.Create(ctx, r)).To(Succeed())
+				Eventually(pending).WithTimeout(time.Minute).Should(Equal(4))
+				Expect(f.Delete(ctx, r)).To(Succeed())
+				Eventually(f.readyCount(ctx, &v1alpha1.DeploymentList{})).WithTimeout(time.Minute).Should(BeZero())
+				Eventually(func() int {
+					var list v1alpha1.DeploymentList
+					Expect(f.List(ctx, &list, client.InNamespace(f.ns))).To(Succeed())
+					return len(list.Items)
+				}).WithTimeout(time.Minute).Should(BeZero())
+				Expect(pending()).To(Equal(4))
+			})
+
+			It("leaves a device alone that somebody else deploys to, and those that come later if it took a snapshot", func(ctx context.Context) {
+				b := f.pis(3)
+				b.set(func(b *pis) { b.offline[piName(0)] = true })
+				other := f.Org.AddArtefact("by-hand", "https://updates.example.com/by-hand.tar.zst", strings.Repeat("0d", 32))
+				r := f.rollout("v1", func(s *v1alpha1.FleetRolloutSpec) { s.Membership = v1alpha1.MembershipSnapshot })
+				Expect(f.Create(ctx, f.artefact("v1"))).To(Succeed())
+				Expect(f.Create(ctx, r)).To(Succeed())
+				Eventually(f.deployed("v1")).Should(Equal(3))
+				for _, d := range f.Org.Devices() {
+					if d.Name == piName(0) {
+						f.Org.AddDeployment(d.ID, other.ID)
+					}
+				}
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 2 of 3 devices run v1; 1 left alone, because they got another deployment."))
+				Eventually(f.events(ctx, "kiosk")).Should(ContainElement("Overridden"))
+				f.Org.AddDevice(connectsim.Device{Name: "late", SerialNumber: "serial-late"})
+				f.annotate(ctx, r, v1alpha1.AnnotationReconcileRequestedAt, "now")
+				Eventually(func() string { f.ready(ctx, r)(); return r.Status.LastHandledReconcileAt }).Should(Equal("now"))
+				Consistently(f.deployed("v1"), "2s").Should(Equal(3))
+			})
 		})
 	}
+
+	It("never updates more devices at the same time than it may, however often the operator is killed", func(ctx context.Context) {
+		const devices, most = 150, 12
+		f = newFleet(ctx, connectsim.Options{RateLimit: 100_000})
+		f.start(ctx, quick...)
+		f.pis(devices)
+		r := f.rollout("v1", func(s *v1alpha1.FleetRolloutSpec) {
+			s.MaxConcurrent = number(most)
+			s.Batches = []v1alpha1.FleetBatch{{Name: "one", Size: number(1)}, {Name: "some", Size: percent("5%")}}
+		})
+		Expect(f.Create(ctx, f.artefact("v1"))).To(Succeed())
+		Expect(f.Create(ctx, r)).To(Succeed())
+		for killed := range 8 {
+			Eventually(f.deployed("v1")).WithTimeout(time.Minute).Should(BeNumerically(">", killed*devices/10))
+			f.kill()
+			f.start(ctx)
+		}
+		Eventually(f.ready(ctx, r)).WithTimeout(3 * time.Minute).Should(HavePrefix("True Complete: 150 of 150 devices run v1."))
+		all := f.Org.Deployments("")
+		Expect(all).To(HaveLen(devices), "one deployment for each device")
+		Expect(atTheSameTime(all)).To(BeNumerically("<=", most))
+		Expect(r.Status.Batches).To(HaveLen(3))
+		for i, batch := range r.Status.Batches[1:] {
+			Expect(batch.StartedAt.Time).NotTo(BeTemporally("<", r.Status.Batches[i].EndedAt.Time), "batches begin in order")
+		}
+	})
 })
+
+// atTheSameTime is how many deployments were pending or in progress at the same moment, at most.
+func atTheSameTime(all []connectsim.Deployment) int {
+	most := 0
+	for _, d := range all {
+		n := 0
+		for _, other := range all {
+			if !other.CreatedAt.After(d.CreatedAt) && other.UpdatedAt.After(d.CreatedAt) {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// orphan does what the controller manager does for --cascade=orphan.
+func (f *fleet) orphan(ctx context.Context, r *v1alpha1.FleetRollout) {
+	GinkgoHelper()
+	none := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"ownerReferences":null}}`))
+	var list v1alpha1.DeploymentList
+	Expect(f.List(ctx, &list, client.InNamespace(f.ns))).To(Succeed())
+	for i := range list.Items {
+		Expect(f.Patch(ctx, &list.Items[i], none)).To(Succeed())
+	}
+	Expect(f.Patch(ctx, r, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`)))).To(Succeed())
+}
