@@ -87,6 +87,9 @@ func run() error {
 	if err := d.tagScreens(ctx); err != nil {
 		return err
 	}
+	if err := d.rollOut(ctx); err != nil {
+		return err
+	}
 	d.summary()
 	if os.Getenv("DEMO_KEEP") != "" {
 		d.keep(ctx)

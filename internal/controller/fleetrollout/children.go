@@ -43,14 +43,14 @@ func (p *pass) children(ctx context.Context) (found []*child, behind bool, err e
 		delete(own.created, obj.Name)
 		switch owner := metav1.GetControllerOf(obj); {
 		case owner == nil:
+			behind = true
 			if err := p.adopt(ctx, obj); err != nil {
 				return nil, false, err
 			}
-			return nil, true, nil
-		case owner.UID != p.obj.UID:
-			continue // of a rollout of the same name that is gone: they go, too
+		case owner.UID == p.obj.UID:
+			add(obj)
+		default: // of a rollout of the same name that is gone: it goes, too
 		}
-		add(obj)
 	}
 	for name, c := range own.created {
 		if now.Sub(c.at) > unseen {
@@ -61,7 +61,7 @@ func (p *pass) children(ctx context.Context) (found []*child, behind bool, err e
 		}
 		add(c.obj)
 	}
-	return found, false, nil
+	return found, behind, nil
 }
 
 // ours selects the Deployments of the rollout. They are the cache's own: nobody may change them.
