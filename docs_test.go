@@ -15,6 +15,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
@@ -140,8 +141,9 @@ func TestEveryKindIsKnownEverywhere(t *testing.T) {
 	for _, file := range regexp.MustCompile(`(?m)^- (\S+\.yaml)$`).FindAllStringSubmatch(read(t, "config/samples/kustomization.yaml"), -1) {
 		samples += read(t, filepath.Join("config/samples", file[1])) + "\n"
 	}
-	for kind := range known.KnownTypes(v1alpha1.GroupVersion) {
-		if !known.Recognizes(v1alpha1.GroupVersion.WithKind(kind + "List")) {
+	kinds := known.KnownTypes(v1alpha1.GroupVersion)
+	for kind := range kinds {
+		if _, isListed := kinds[kind+"List"]; !isListed {
 			continue
 		}
 		for where, found := range map[string]bool{
@@ -231,4 +233,38 @@ func read(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// pages are the manual of each kind that has one.
+var pages = map[string]string{
+	"artefacts": "docs/artefacts.md", "authkeys": "docs/authkeys.md", "deployments": "docs/deployments.md",
+	"deviceidentities": "docs/deviceidentities.md", "devices": "docs/devices.md", "fleetrollouts": "docs/fleetrollouts.md",
+}
+
+// The page of a kind tells of every field of its spec and its status.
+func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
+	for kind, page := range pages {
+		var crd apiextensionsv1.CustomResourceDefinition
+		if err := yaml.Unmarshal([]byte(read(t, "config/crd/bases/rpi-connect.dev_"+kind+".yaml")), &crd); err != nil {
+			t.Fatal(err)
+		}
+		text := read(t, page)
+		for _, part := range []string{"spec", "status"} {
+			for field := range crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties[part].Properties {
+				if !regexp.MustCompile(`\b` + field + `\b`).MatchString(text) {
+					t.Errorf("%s does not tell of %s.%s", page, part, field)
+				}
+			}
+		}
+	}
+}
+
+// docs/troubleshooting.md tells of every reason that is no success.
+func TestEveryReasonIsInTroubleshooting(t *testing.T) {
+	text := read(t, "docs/troubleshooting.md")
+	for _, reason := range regexp.MustCompile("(?m)^\\| `([A-Z][A-Za-z]+)` \\|").FindAllStringSubmatch(read(t, "docs/conditions.md"), -1) {
+		if !strings.Contains(text, "`"+reason[1]+"`") {
+			t.Errorf("docs/troubleshooting.md does not tell of %s", reason[1])
+		}
+	}
 }

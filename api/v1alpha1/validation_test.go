@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -332,6 +333,27 @@ spec: {deviceName: pi5-001}
 			Expect(columns).To(ContainElement(And(HaveField("Name", "Message"), HaveField("Priority", BeEquivalentTo(1)))))
 			described(crd.Name, *version.Schema.OpenAPIV3Schema)
 		}
+	})
+
+	It("has examples in the documentation that the API server takes", func(ctx context.Context) {
+		pages, err := filepath.Glob(filepath.Join(cluster.Root(), "docs/*.md"))
+		Expect(err).NotTo(HaveOccurred())
+		examples := 0
+		for _, page := range append(pages, filepath.Join(cluster.Root(), "README.md")) {
+			text, err := os.ReadFile(page)
+			Expect(err).NotTo(HaveOccurred())
+			for _, block := range regexp.MustCompile("(?ms)^```yaml\n(apiVersion: rpi-connect.*?)^```").FindAllSubmatch(text, -1) {
+				for manifest := range strings.SplitSeq(string(block[1]), "\n---\n") {
+					obj := &unstructured.Unstructured{}
+					Expect(yaml.UnmarshalStrict([]byte(manifest), &obj.Object)).To(Succeed(), page)
+					obj.SetNamespace("default")
+					strict := client.NewNamespacedClient(apiServer, "default")
+					Expect(client.WithFieldValidation(strict, metav1.FieldValidationStrict).Create(ctx, obj, client.DryRunAll)).To(Succeed(), page+"\n"+manifest)
+					examples++
+				}
+			}
+		}
+		Expect(examples).To(BeNumerically(">", 5))
 	})
 
 	It("has samples that the API server takes", func(ctx context.Context) {

@@ -38,7 +38,7 @@ func run() error {
 	devices := flag.String("devices", "1000", "numbers of Devices, separated by commas")
 	resources := flag.Int("load", 10000, "number of resources of all kinds in one organisation")
 	organisations := flag.Int("organisations", 1000, "number of organisations with twenty resources each")
-	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts, offline, load or organisations")
+	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts, fleetrollouts, offline, load or organisations")
 	peer := flag.String("peer", "", "compare with a generic peer, and run nothing else: the folder with the source of Crossplane's provider-http")
 	compared := flag.Int("compared", 300, "number of Artefacts that the peer gets")
 	flag.Parse()
@@ -57,6 +57,7 @@ func run() error {
 		{"keys", func() error { return keys(ctx, *keySize) }},
 		{"devices", func() error { return withNumbers(ctx, *devices, managed) }},
 		{"rollouts", func() error { return withNumbers(ctx, *fleets, rollouts) }},
+		{"fleetrollouts", func() error { return withNumbers(ctx, *fleets, fleetRollouts) }},
 		{"offline", func() error { return withNumbers(ctx, *fleets, offline) }},
 		{"load", func() error { return one(ctx, *resources) }},
 		{"organisations", func() error { return many(ctx, *organisations) }},

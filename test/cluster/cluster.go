@@ -78,7 +78,7 @@ func Lists() []client.ObjectList {
 	kinds := scheme.KnownTypes(v1alpha1.GroupVersion)
 	var lists []client.ObjectList
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		if list, ok := reflect.New(kinds[kind]).Interface().(client.ObjectList); ok {
+		if list, ok := reflect.TypeAssert[client.ObjectList](reflect.New(kinds[kind])); ok {
 			lists = append(lists, list)
 		}
 	}

@@ -550,7 +550,7 @@ func TestRejectedToken(t *testing.T) {
 	}
 
 	d.wait(30 * time.Minute)
-	d.take(budget.Background).Release() // could not connect: it was no probe
+	d.take(budget.Background).Release()      // could not connect: it was no probe
 	for _, status := range []int{500, 502} { // which say nothing of the token
 		d.take(budget.Background).Done(budget.Answer{StatusCode: status})
 		if got := d.refused(budget.Urgent, budget.Unauthorized); got != 30*time.Minute {
