@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// ArtefactSpec says which artefact the organisation shall have.
+// ArtefactSpec defines the artefact that the organisation is to have.
 // +kubebuilder:validation:XValidation:rule="has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",message="name cannot be changed: an artefact never changes, create a new Artefact instead"
 // +kubebuilder:validation:XValidation:rule="self.uri == oldSelf.uri",message="uri cannot be changed: an artefact never changes, create a new Artefact under a new name instead"
 // +kubebuilder:validation:XValidation:rule="self.checksum == oldSelf.checksum",message="checksum cannot be changed: an artefact never changes, create a new Artefact under a new name instead"
@@ -79,7 +79,7 @@ type Compatibility struct {
 	MinMemory string `json:"minMemory,omitempty"`
 }
 
-// ArtefactStatus says how the artefact is.
+// ArtefactStatus reports the observed state of the artefact.
 type ArtefactStatus struct {
 	CommonStatus `json:",inline"`
 }
@@ -113,11 +113,11 @@ type Artefact struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec says which artefact the organisation shall have.
+	// spec defines the artefact that the organisation is to have.
 	// +required
 	Spec ArtefactSpec `json:"spec,omitzero"`
 
-	// status says how the artefact is.
+	// status reports the observed state of the artefact.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status ArtefactStatus `json:"status,omitzero"`

@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Renewal says whether a key is followed by a new one.
+// Renewal defines whether a key is followed by a new one.
 // +kubebuilder:validation:Enum=Never;BeforeExpiry;Always
 type Renewal string
 
@@ -17,7 +17,7 @@ const (
 	RenewalAlways Renewal = "Always"
 )
 
-// AuthKeySpec says what a device that signs in with the key becomes, and where
+// AuthKeySpec defines what a device that signs in with the key becomes, and where
 // the key goes.
 // +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.ttlDays) || duration(self.renewBefore).getSeconds() * 10 <= self.ttlDays * 777600",message="renewBefore must leave at least a tenth of the lifetime of ttlDays days: make it shorter, or ttlDays larger"
 type AuthKeySpec struct {
@@ -79,7 +79,7 @@ type AuthKeySpec struct {
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 }
 
-// AuthKeySecret says where the key goes.
+// AuthKeySecret defines where the key goes.
 // +kubebuilder:validation:XValidation:rule="!has(self.labels) || self.labels.all(k, !k.startsWith('rpi-connect.dev/'))",message="labels under rpi-connect.dev/ are the operator's own: choose another prefix"
 // +kubebuilder:validation:XValidation:rule="!has(self.annotations) || self.annotations.all(k, !k.startsWith('rpi-connect.dev/'))",message="annotations under rpi-connect.dev/ are the operator's own: choose another prefix"
 type AuthKeySecret struct {
@@ -117,7 +117,8 @@ type AuthKeySecret struct {
 // +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="the value of each label must be letters, digits, hyphens, underscores and dots, at most 63, or empty"
 type LabelValue string
 
-// AuthKeyStatus says how the key is. It never holds the key itself.
+// AuthKeyStatus reports the observed state of the key. It never holds the key
+// itself.
 type AuthKeyStatus struct {
 	CommonStatus `json:",inline"`
 
@@ -176,12 +177,12 @@ type AuthKey struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec says what a device that signs in with the key becomes, and where the
+	// spec defines what a device that signs in with the key becomes, and where the
 	// key goes.
 	// +required
 	Spec AuthKeySpec `json:"spec"`
 
-	// status says how the key is.
+	// status reports the observed state of the key.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status AuthKeyStatus `json:"status,omitzero"`

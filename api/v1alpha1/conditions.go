@@ -27,13 +27,13 @@ const (
 const (
 	// ReasonAvailable: nothing to do; the remote object is there.
 	ReasonAvailable = "Available"
-	// ReasonCreating: nothing to do; it waits for its turn to be created, because
-	// Connect is called no faster than it allows.
+	// ReasonCreating: nothing to do; waiting for the request budget to create it.
 	ReasonCreating = "Creating"
-	// ReasonUpdating: nothing to do; it waits for its turn to be looked at or
-	// changed.
+	// ReasonUpdating: nothing to do; waiting for the request budget to look at it or
+	// change it.
 	ReasonUpdating = "Updating"
-	// ReasonDeleting: nothing to do; it waits for its turn to be deleted.
+	// ReasonDeleting: nothing to do; waiting for the request budget, or for Connect,
+	// to delete it.
 	ReasonDeleting = "Deleting"
 	// ReasonSuspended: remove the annotation rpi-connect.dev/suspend to go on.
 	ReasonSuspended = "Suspended"

@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// DeploymentSpec says what is deployed to which device.
+// DeploymentSpec defines what is deployed to which device.
 // +kubebuilder:validation:XValidation:rule="has(self.artefactRef) != has(self.artefactID)",message="set exactly one of artefactRef and artefactID"
 // +kubebuilder:validation:XValidation:rule="has(self.artefactRef) == has(oldSelf.artefactRef) && (!has(self.artefactRef) || self.artefactRef == oldSelf.artefactRef)",message="artefactRef cannot be changed: a Deployment runs once, create a new one instead"
 // +kubebuilder:validation:XValidation:rule="has(self.artefactID) == has(oldSelf.artefactID) && (!has(self.artefactID) || self.artefactID == oldSelf.artefactID)",message="artefactID cannot be changed: a Deployment runs once, create a new one instead"
@@ -75,7 +75,7 @@ type ArtefactReference struct {
 	Name string `json:"name"`
 }
 
-// DeviceReference says which device is meant, in exactly one way.
+// DeviceReference names a device, in exactly one way.
 // +kubebuilder:validation:XValidation:rule="(has(self.id) ? 1 : 0) + (has(self.name) ? 1 : 0) + (has(self.serialNumber) ? 1 : 0) + (has(self.query) ? 1 : 0) == 1",message="set exactly one of id, name, serialNumber and query"
 type DeviceReference struct {
 	// id of the device in the organisation.
@@ -130,7 +130,7 @@ const (
 	DeploymentDeadlineExceeded DeploymentOutcome = "DeadlineExceeded"
 )
 
-// DeploymentStatus says how far the deployment is.
+// DeploymentStatus reports the observed state of the deployment.
 type DeploymentStatus struct {
 	CommonStatus `json:",inline"`
 
@@ -185,7 +185,7 @@ type DeploymentStatus struct {
 // Deployment has is not adopted: then this one is Stalled with the reason
 // AlreadyClaimed.
 //
-// Succeeded says what the device reports, and no more: its script has ended
+// Succeeded means what the device reports, and no more: its script has ended
 // well, or the new image has booted.
 //
 // A deployment stays pending, for days if need be, while the device is
@@ -213,11 +213,11 @@ type Deployment struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec says what is deployed to which device.
+	// spec defines what is deployed to which device.
 	// +required
 	Spec DeploymentSpec `json:"spec,omitzero"`
 
-	// status says how far the deployment is.
+	// status reports the observed state of the deployment.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status DeploymentStatus `json:"status,omitzero"`

@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// DeviceSpec says which device is meant, and what it is called and tagged.
+// DeviceSpec defines a device, its name and its tags.
 // +kubebuilder:validation:XValidation:rule="self.device == oldSelf.device",message="device cannot be changed: it is what this resource stands for, create another Device for another one"
 type DeviceSpec struct {
 	CommonSpec `json:",inline"`
@@ -32,7 +32,7 @@ type DeviceSpec struct {
 	Tags []Tag `json:"tags,omitzero"`
 }
 
-// SingleDeviceReference says which one device is meant.
+// SingleDeviceReference names one device, in exactly one way.
 // +kubebuilder:validation:XValidation:rule="(has(self.id) ? 1 : 0) + (has(self.name) ? 1 : 0) + (has(self.serialNumber) ? 1 : 0) == 1",message="set exactly one of id, name and serialNumber: the serial number is what survives a reflash"
 type SingleDeviceReference struct {
 	// id of the device in the organisation. A device that was removed and
@@ -60,7 +60,7 @@ type SingleDeviceReference struct {
 	SerialNumber string `json:"serialNumber,omitempty"`
 }
 
-// DeviceStatus says what Connect knows of the device.
+// DeviceStatus reports what Connect knows about the device.
 type DeviceStatus struct {
 	CommonStatus `json:",inline"`
 
@@ -161,11 +161,11 @@ type Device struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec says which device is meant, and what it is called and tagged.
+	// spec defines a device, its name and its tags.
 	// +required
 	Spec DeviceSpec `json:"spec,omitzero"`
 
-	// status says what Connect knows of the device.
+	// status reports what Connect knows about the device.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status DeviceStatus `json:"status,omitzero"`

@@ -4,7 +4,7 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// DeviceIdentitySpec says which device may sign in with its own key.
+// DeviceIdentitySpec defines a device that may sign in with its own key.
 type DeviceIdentitySpec struct {
 	CommonSpec `json:",inline"`
 
@@ -51,7 +51,7 @@ type DeviceIdentitySpec struct {
 	Signing *Signing `json:"signing,omitempty"`
 }
 
-// Signing says where the signature that registers a key comes from.
+// Signing defines where the signature that registers a key comes from.
 // +kubebuilder:validation:XValidation:rule="!(has(self.privateKeySecretRef) && has(self.signature))",message="privateKeySecretRef and signature exclude each other: set the one that fits where the private key is"
 type Signing struct {
 	// privateKeySecretRef names a Secret with the private key, as PKCS#8 or
@@ -78,7 +78,7 @@ type SigningRequest struct {
 	Digest string `json:"digest"`
 }
 
-// DeviceIdentityStatus says how the identity is.
+// DeviceIdentityStatus reports the observed state of the identity.
 type DeviceIdentityStatus struct {
 	CommonStatus `json:",inline"`
 
@@ -136,11 +136,11 @@ type DeviceIdentity struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	// spec says which device may sign in with its own key.
+	// spec defines a device that may sign in with its own key.
 	// +required
 	Spec DeviceIdentitySpec `json:"spec,omitzero"`
 
-	// status says how the identity is.
+	// status reports the observed state of the identity.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status DeviceIdentityStatus `json:"status,omitzero"`

@@ -212,7 +212,7 @@ type FleetDevices struct {
 	ExcludeTags []Tag `json:"excludeTags,omitempty"`
 }
 
-// FleetMembership says when the devices of a rollout are determined.
+// FleetMembership defines when the devices of a rollout are determined.
 // +kubebuilder:validation:Enum=Continuous;Snapshot
 type FleetMembership string
 
@@ -224,7 +224,7 @@ const (
 	MembershipSnapshot FleetMembership = "Snapshot"
 )
 
-// FleetOrder says in which order devices are updated.
+// FleetOrder defines in which order devices are updated.
 // +kubebuilder:validation:Enum=Hash;Name
 type FleetOrder string
 
@@ -294,7 +294,7 @@ type FleetBatch struct {
 	Approval FleetApprovalMode `json:"approval,omitempty"`
 }
 
-// FleetApprovalMode says what the next batch waits for.
+// FleetApprovalMode defines what the next batch waits for.
 // +kubebuilder:validation:Enum=Automatic;Manual
 type FleetApprovalMode string
 
@@ -340,7 +340,7 @@ type FleetFailurePolicy struct {
 	Action FleetFailureAction `json:"action,omitempty"`
 }
 
-// FleetFailureAction says what happens after too many failures.
+// FleetFailureAction defines what happens after too many failures.
 // +kubebuilder:validation:Enum=Pause;Rollback;Continue
 type FleetFailureAction string
 
@@ -443,7 +443,7 @@ type FleetWindow struct {
 	TimeZone string `json:"timeZone,omitempty"`
 }
 
-// FleetWindowEnd says what happens to what is pending at the end of a window.
+// FleetWindowEnd defines what happens to what is pending at the end of a window.
 // +kubebuilder:validation:Enum=CancelPending;Leave
 type FleetWindowEnd string
 
@@ -553,7 +553,7 @@ type FleetRolloutStatus struct {
 	History []FleetRevision `json:"history,omitempty"`
 }
 
-// FleetPauseReason says why a rollout is paused.
+// FleetPauseReason reports why a rollout is paused.
 // +kubebuilder:validation:Enum=Spec;Failures
 type FleetPauseReason string
 

@@ -91,7 +91,7 @@ type AccessTokenReference struct {
 	Key string `json:"key,omitempty"`
 }
 
-// DeletionPolicy says what becomes of the remote object when its resource is
+// DeletionPolicy defines what becomes of the remote object when its resource is
 // deleted.
 // +kubebuilder:validation:Enum=Delete;Orphan
 type DeletionPolicy string

@@ -59,8 +59,8 @@ func (m *member) take(c *child, revision int64, artefact artefactRef) {
 		}
 	case c.state != withdrawn && !c.state.ended():
 		m.busy = true
-	case c.state == succeeded && c.artefact() == artefact && !c.mirrored:
-		m.inTheWay = c
+	case (c.state == succeeded || c.state == failed) && c.artefact() == artefact && !c.mirrored:
+		m.inTheWay = c // of those that failed, one that never reported back still has the deployment
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 )
@@ -522,6 +525,39 @@ func TestIncompatibleDevicesAreLeftOut(t *testing.T) {
 	f.devices[3].Filters = connectclient.Filters{}
 	f.until(v1alpha1.RolloutComplete)
 	f.says("4 of 6 devices run v1; 2 incompatible, among them pi-0002, pi-0003.")
+}
+
+func TestDeploymentsThatWaitForAPerson(t *testing.T) {
+	f := newFleet(t, 3)
+	f.reconcile()
+	for _, c := range f.children {
+		c.Status.State, c.Status.CreatedAt = "", nil
+		meta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonBillingRequired, Message: "Set up billing.", ObservedGeneration: c.Generation,
+		})
+	}
+	f.reconcile()
+	f.says("False BillingRequired: No device can be updated: the Deployment kiosk-1-")
+}
+
+// An attempt of an earlier revision that never reported back still has the device's deployment.
+func TestAnOldAttemptThatNeverReportedBackLetsGo(t *testing.T) {
+	f := newFleet(t, 1, func(s *spec) { s.FailurePolicy = &v1alpha1.FleetFailurePolicy{Action: v1alpha1.FailureActionContinue} })
+	f.reconcile()
+	for _, c := range f.children {
+		c.Status.State = string(connectclient.DeploymentInProgress)
+		f.end(c, v1alpha1.DeploymentDeadlineExceeded, v1alpha1.ReasonDeadlineExceeded)
+	}
+	f.edit(func(s *spec) { s.ArtefactRef.Name, s.Paused = "v2", true })
+	f.reconcile()
+	f.edit(func(s *spec) { s.ArtefactRef.Name, s.Paused = "v1", false })
+	f.reconcile()
+	for name, c := range f.children {
+		if artefactOf(c) == "v1" && c.Labels[v1alpha1.LabelRevision] == "1" {
+			t.Errorf("%s is in the way", name)
+		}
+	}
+	f.until(v1alpha1.RolloutComplete)
 }
 
 func TestNobodyToUpdate(t *testing.T) {

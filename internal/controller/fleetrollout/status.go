@@ -8,6 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
@@ -157,7 +160,28 @@ func (p *planner) say() lifecycle.Outcome {
 	if p.stage.hold == unproven {
 		return lifecycle.Waiting(v1alpha1.ReasonProgressing, "Batch %s is not enough for the next one to begin: %s.", batch, p.stage.why)
 	}
+	if c, reason, message := p.stuck(); c != nil {
+		return lifecycle.Stalled(reason, "No device can be updated: the Deployment %s says: %s", c.obj.Name, message)
+	}
 	return lifecycle.Waiting(v1alpha1.ReasonProgressing, "Updating the devices of batch %s to %s.", batch, artefact)
+}
+
+// stuck finds out whether everything that is under way waits for a person, such as for billing to be set
+// up, and returns one such Deployment with what it says.
+func (p *planner) stuck() (first *child, reason, message string) {
+	for _, c := range p.children {
+		if !c.state.active() {
+			continue
+		}
+		ready := meta.FindStatusCondition(c.obj.Status.Conditions, v1alpha1.ConditionReady)
+		if c.mirrored || ready == nil || ready.Status != metav1.ConditionFalse || ready.ObservedGeneration != c.obj.Generation {
+			return nil, "", ""
+		}
+		if first == nil || c.obj.Name < first.obj.Name {
+			first, reason, message = c, ready.Reason, ready.Message
+		}
+	}
+	return first, reason, message
 }
 
 func (p *planner) sayPaused() lifecycle.Outcome {
