@@ -109,6 +109,10 @@ test-crash: ## Disturb a part of the steps of every kind.
 crash-matrix: ## Disturb every step of every kind, on both revisions, and print the steps.
 	@$(TEST_ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
 
+.PHONY: soak
+soak: ## Play a million steps of random histories of FleetRollouts.
+	go test ./internal/controller/fleetrollout -run TestWhateverHappens -timeout 60m -args -histories 2500
+
 # What the images are built from, and the licences that go well with theirs in a binary.
 SHIPPED := . ./cmd/connectsim
 COMPATIBLE := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT

@@ -4,6 +4,7 @@ package fleetrollout
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -620,9 +621,12 @@ func TestTheStatusIsBounded(t *testing.T) {
 	}
 }
 
+// histories is for a longer run: make soak.
+var histories = flag.Uint64("histories", 15, "number of random histories, of 400 steps each")
+
 // TestWhateverHappens plays random histories: edits, pauses, devices that fail, come, go, and are offline.
 func TestWhateverHappens(t *testing.T) {
-	for seed := range uint64(15) {
+	for seed := range *histories {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			most := int32(1 + r.IntN(8))
