@@ -225,11 +225,13 @@ func (p *pass) tell(made plan) lifecycle.Outcome {
 	metrics.ObserveRollout(key.Namespace, key.Name, string(made.status.Phase), counts(made.status.Devices))
 	outcome := made.outcome
 	if !made.nextLook.IsZero() {
-		outcome.RequeueAfter = max(made.nextLook.Sub(p.Clock.Now()), soon)
+		outcome.RequeueAfter, outcome.Scheduled = max(made.nextLook.Sub(p.Clock.Now()), soon), true // to the second
 	}
 	if len(made.events) == 0 && countsOn(&p.obj.Status, &made.status) {
 		if wait := p.ledger.untilStatus(key, p.Clock.Now()); wait > 0 {
-			return lifecycle.NoChange(earlier(wait, outcome.RequeueAfter))
+			later := lifecycle.NoChange(earlier(wait, outcome.RequeueAfter))
+			later.Scheduled = true
+			return later
 		}
 	}
 	p.ledger.noteStatus(key, p.Clock.Now())

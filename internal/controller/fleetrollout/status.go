@@ -20,7 +20,7 @@ const (
 	// secondPrecision is what the API server keeps of a time.
 	secondPrecision = time.Second
 	// soon is when a pass follows that goes on where another one has ended.
-	soon = 10 * time.Millisecond
+	soon = 100 * time.Millisecond
 	// maxFailures is how many failed devices the status names.
 	maxFailures = 20
 	// maxText bounds the name of a device and what is said of its failure, in bytes.

@@ -34,7 +34,7 @@ type Outcome struct {
 	Unanswered bool
 	// RequeueAfter is when to look again without being woken; zero if never.
 	RequeueAfter time.Duration
-	// Scheduled says that the request budget gave that time: the pace leaves it alone.
+	// Scheduled says that the request budget or a schedule gave that time: the pace leaves it alone.
 	Scheduled bool
 	// Listed says that what the resource waits for comes with a listing, which wakes it.
 	Listed bool
