@@ -35,7 +35,7 @@ type fleetRollout struct {
 // fleetRollouts takes updates through fleets in batches.
 func fleetRollouts(ctx context.Context, numbers []int) error {
 	fmt.Printf("\nFleetRollouts, with an hour in a minute: %d requests per window of %s, batches of one device, 5 %%, and the rest. Devices pick a deployment up after 2 s and have installed it 10 s later. "+
-		"The least is the time in which the budget allows two requests per device, or maxConcurrent devices can install.\n", limit, window)
+		"The least is the time in which the budget allows the requests that were made, two per device and the looks, or maxConcurrent devices can install.\n", limit, window)
 	fmt.Println("\n| devices | maxConcurrent | 429s | active at most | devices updated twice | complete after | the least | ratio | requests per device | writes per device | writes to the rollout | in the window after | slowest new Artefact | status | resident memory |")
 	fmt.Println("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	for _, n := range numbers {
@@ -81,7 +81,7 @@ func (f *benchFleet) takeUpdate(ctx context.Context) (fleetRollout, error) {
 		return r, err
 	}
 	r.all = time.Since(f.began)
-	r.floor = max(2*time.Duration(f.n)*window/limit, time.Duration(f.n/r.most)*12*time.Second)
+	r.floor = max(time.Duration(f.Sim.Count(""))*window/limit, time.Duration(f.n/r.most)*12*time.Second)
 	r.requests = float64(f.Sim.Count("")) / float64(f.n)
 	r.throttled = throttled(f.Sim.Journal())
 	r.doubled = len(f.Org.Deployments("")) - f.n

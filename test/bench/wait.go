@@ -11,7 +11,7 @@ import (
 )
 
 // patience is how long anything may take.
-const patience = 10 * time.Minute
+const patience = 30 * time.Minute
 
 // until polls; seldom enough not to be what is measured: what a look has taken is
 // waited ten times over, but at most half a second.
