@@ -135,7 +135,7 @@ func (f *benchFleet) running() int {
 }
 
 func newFleetRollout(most int) *v1alpha1.FleetRollout {
-	one, some, concurrent := intstr.FromInt32(1), intstr.FromString("5%"), intstr.FromInt32(int32(most)) //nolint:gosec // small
+	one, some, concurrent := intstr.FromInt32(1), intstr.FromString("5%"), intstr.FromInt32(int32(most))
 	return &v1alpha1.FleetRollout{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "fleet"}, Spec: v1alpha1.FleetRolloutSpec{
 		ArtefactRef:   deployment(0).Spec.ArtefactRef,
 		Devices:       v1alpha1.FleetDevices{All: true},
