@@ -254,6 +254,7 @@ var scenarios = []scenario{
 	},
 	{
 		name:    "a FleetRollout updates two devices one after the other, is paused, and takes up the next artefact",
+		further: true, // it takes as long as the others together
 		prepare: kiosks,
 		acts: []act{
 			create(fleetRollout, "Unknown Progressing"),
