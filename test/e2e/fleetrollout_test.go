@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -139,6 +140,9 @@ func number(n int32) *intstr.IntOrString   { v := intstr.FromInt32(n); return &v
 func lasting(d time.Duration) *metav1.Duration {
 	return &metav1.Duration{Duration: d}
 }
+
+// rolloutDevices is for a larger fleet than fits into every run: -args -rollout-devices=1000.
+var rolloutDevices = flag.Int("rollout-devices", 150, "devices of the rollout whose operator is killed again and again")
 
 var _ = Describe("A FleetRollout", func() {
 	var f *fleet
@@ -376,12 +380,13 @@ var _ = Describe("A FleetRollout", func() {
 	}
 
 	It("never updates more devices at the same time than it may, however often the operator is killed", func(ctx context.Context) {
-		const devices, most = 150, 12
+		devices := *rolloutDevices
+		most := max(12, devices/20)
 		f = newFleet(ctx, connectsim.Options{RateLimit: 100_000})
 		f.start(ctx, quick...)
 		f.pis(devices)
 		r := f.rollout("v1", func(s *v1alpha1.FleetRolloutSpec) {
-			s.MaxConcurrent = number(most)
+			s.MaxConcurrent = number(int32(most))
 			s.Batches = []v1alpha1.FleetBatch{{Name: "one", Size: number(1)}, {Name: "some", Size: percent("5%")}}
 		})
 		Expect(f.Create(ctx, f.artefact("v1"))).To(Succeed())
@@ -391,7 +396,7 @@ var _ = Describe("A FleetRollout", func() {
 			f.kill()
 			f.start(ctx)
 		}
-		Eventually(f.ready(ctx, r)).WithTimeout(3 * time.Minute).Should(HavePrefix("True Complete: 150 of 150 devices run v1."))
+		Eventually(f.ready(ctx, r)).WithTimeout(10 * time.Minute).Should(HavePrefix(fmt.Sprintf("True Complete: %d of %d devices run v1.", devices, devices)))
 		all := f.Org.Deployments("")
 		Expect(all).To(HaveLen(devices), "one deployment for each device")
 		Expect(atTheSameTime(all)).To(BeNumerically("<=", most))
