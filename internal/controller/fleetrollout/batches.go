@@ -230,6 +230,9 @@ func (b *batch) report(before *v1alpha1.FleetBatchStatus, ended time.Time) v1alp
 	if before != nil && before.StartedAt != nil {
 		r.StartedAt = before.StartedAt
 	}
+	if before != nil && before.EndedAt != nil {
+		r.EndedAt = before.EndedAt // a device that came back later does not begin it anew
+	}
 	return r
 }
 

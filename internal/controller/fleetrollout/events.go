@@ -13,9 +13,16 @@ import (
 func (p *planner) announce() {
 	p.announceBatches()
 	p.announceOverridden()
-	if p.was.Phase != p.status.Phase {
+	if p.was.Phase != p.status.Phase && !p.completeAgain() {
 		p.announcePhase()
 	}
+}
+
+// completeAgain tells whether the revision was complete before: a device that was deferred came back, or
+// one that joined was updated.
+func (p *planner) completeAgain() bool {
+	return p.status.Phase == v1alpha1.RolloutComplete && p.was.Revision == p.status.Revision &&
+		len(p.was.History) > 0 && p.was.History[0].Outcome == string(v1alpha1.RolloutComplete)
 }
 
 func (p *planner) announceBatches() {

@@ -195,10 +195,15 @@ func TestOfflineDevicesBlockNothing(t *testing.T) {
 	}
 	f.until(v1alpha1.RolloutComplete)
 	f.says("True Complete: 35 of 40 devices run v1; 5 deferred until they come back.")
-	clear(f.offline)
-	f.step()
-	f.until(v1alpha1.RolloutComplete)
+	for d := range f.offline { // one after the other
+		delete(f.offline, d)
+		f.step()
+		f.until(v1alpha1.RolloutComplete)
+	}
 	f.says("40 of 40")
+	if got := strings.Join(f.events, " "); got != "RevisionBegun BatchBegun Complete" {
+		t.Errorf("the story is %s: none is of a single device", got)
+	}
 	if f.postsOf("v1") != 40 {
 		t.Errorf("%d deployments, want 40", f.postsOf("v1"))
 	}
