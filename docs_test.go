@@ -241,6 +241,12 @@ var pages = map[string]string{
 	"deviceidentities": "docs/deviceidentities.md", "devices": "docs/devices.md", "fleetrollouts": "docs/fleetrollouts.md",
 }
 
+// typesFile is where the reasons of a kind are.
+var typesFile = map[string]string{
+	"artefacts": "artefact_types.go", "authkeys": "authkey_types.go", "deployments": "deployment_types.go",
+	"deviceidentities": "deviceidentity_types.go", "devices": "device_types.go", "fleetrollouts": "fleetrollout_types.go",
+}
+
 // The page of a kind tells of every field of its spec and its status.
 func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
 	for kind, page := range pages {
@@ -254,6 +260,11 @@ func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
 				if !regexp.MustCompile(`\b` + field + `\b`).MatchString(text) {
 					t.Errorf("%s does not tell of %s.%s", page, part, field)
 				}
+			}
+		}
+		for _, reason := range regexp.MustCompile(`\bReason\w+ += "(\w+)"`).FindAllStringSubmatch(read(t, "api/v1alpha1/"+typesFile[kind]), -1) {
+			if !strings.Contains(text, "`"+reason[1]+"`") {
+				t.Errorf("%s does not tell of the reason %s", page, reason[1])
 			}
 		}
 	}

@@ -78,7 +78,7 @@ func parse(arguments []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.pis.slow, "pis-slow", 0, "how many of the Pis take a minute for a deployment: those before them")
 
 	flags.StringVar((*string)(&o.Revision), "revision", string(connectsim.Current), "revision of the API: current or older")
-	flags.StringVar((*string)(&o.ErrorBodies), "error-bodies", string(connectsim.MessageBodies), "form of errors that nobody has published: message, error, empty, html or plain")
+	flags.StringVar((*string)(&o.ErrorBodies), "error-bodies", string(connectsim.MessageBodies), "form of errors whose form is not published: message, error, empty, html or plain")
 	flags.StringVar((*string)(&o.PastTheEnd), "past-the-end", string(connectsim.EmptyPage), "what a page past the last one is: empty, last, not-found or bad-request")
 	flags.BoolVar(&o.SupersededAsCancelled, "superseded-as-cancelled", false, "a superseded deployment is cancelled instead of failed")
 	flags.BoolVar(&o.CancelsInProgress, "cancels-in-progress", false, "a deployment can be cancelled that is in progress")

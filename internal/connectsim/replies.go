@@ -42,7 +42,7 @@ func (c *call) bad(text string) reply {
 	return c.unpublished(http.StatusBadRequest, text)
 }
 
-// unpublished is an error whose body nobody has published the form of.
+// unpublished is an error whose body has no published form.
 func (c *call) unpublished(status int, text string) reply {
 	switch c.server.options.ErrorBodies {
 	case EmptyBodies:

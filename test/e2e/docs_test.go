@@ -17,6 +17,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/test/cluster"
 )
 
@@ -130,6 +131,41 @@ var _ = Describe("docs/devices.md", func() {
 	})
 })
 
+var _ = Describe("The pages of the kinds", func() {
+	It("have examples that become what the pages say", func(ctx context.Context) {
+		f := newFleet(ctx, connectsim.Options{})
+		f.start(ctx, "--deployment-poll-min=100ms", "--resync-interval=1s")
+		identity := example("docs/deviceidentities.md")
+		key := regexp.MustCompile(`(?s)-----BEGIN PUBLIC KEY-----.*-----END PUBLIC KEY-----`).FindString(identity)
+		f.Org.AddDeviceIdentity(strings.ReplaceAll(key, "\n    ", "\n")+"\n", "pi5-001", "pi5-001", []string{"production"})
+		lobby := f.Org.AddDevice(connectsim.Device{Name: "kiosk-lobby", SerialNumber: "10000000c0ffee02"})
+		for _, page := range []struct {
+			manifest string
+			obj      lifecycle.Object
+			ready    string
+		}{
+			{example("docs/artefacts.md"), &v1alpha1.Artefact{ObjectMeta: f.meta("kiosk-v1.0")}, "True Available"},
+			{example("docs/authkeys.md"), &v1alpha1.AuthKey{ObjectMeta: f.meta("pi5-001")}, "True Usable"},
+			{identity, &v1alpha1.DeviceIdentity{ObjectMeta: f.meta("pi5-001")}, "True Available"},
+			{example("docs/deployments.md"), &v1alpha1.Deployment{ObjectMeta: f.meta("kiosk-lobby-v1.0")}, "Unknown Pending"},
+			{example("docs/fleetrollouts.md"), &v1alpha1.FleetRollout{ObjectMeta: f.meta("kiosk")}, `Unknown ArtefactNotReady: Waiting for the Artefact "kiosk-v1.1"`},
+		} {
+			f.shell(ctx, GinkgoT().TempDir(), "kubectl apply -f - <<'MANIFEST'\n"+page.manifest+"\nMANIFEST\n")
+			Eventually(f.ready(ctx, page.obj)).Should(HavePrefix(page.ready), page.manifest)
+		}
+		Expect(f.Org.Deployments(lobby.ID)).To(HaveLen(1))
+	})
+})
+
+// example is the first manifest of a page.
+func example(file string) string {
+	GinkgoHelper()
+	_, text, found := strings.Cut(read(cluster.Root(), file), "\n```yaml\n")
+	Expect(found).To(BeTrue(), "%s has an example", file)
+	manifest, _, _ := strings.Cut(text, "\n```")
+	return manifest
+}
+
 var _ = Describe("docs/deployments.md", func() {
 	const file = "docs/deployments.md"
 
@@ -141,7 +177,7 @@ var _ = Describe("docs/deployments.md", func() {
 		first := f.deploy(ctx, "clean-up-lobby", "clean-up", "kiosk-lobby")
 		Eventually(f.ready(ctx, first)).Should(HavePrefix("True Succeeded"))
 
-		f.shell(ctx, GinkgoT().TempDir(), blocks(file, "## Deploy the same artefact again"))
+		f.shell(ctx, GinkgoT().TempDir(), blocks(file, "### Deploy the same artefact again"))
 		again := &v1alpha1.Deployment{ObjectMeta: f.meta("clean-up-lobby-2")}
 		Eventually(f.ready(ctx, again)).Should(HavePrefix("True Succeeded"))
 		Expect(f.Org.Deployments(again.Status.DeviceID)).To(HaveLen(2))
@@ -153,7 +189,7 @@ var _ = Describe("docs/deployments.md", func() {
 		for name, model := range map[string]string{"desk": "5", "attic": "4b"} {
 			f.Org.AddDevice(connectsim.Device{Name: name, SerialNumber: "10000000-" + name, Model: model, Memory: "8gb", OS: "raspios-13"})
 		}
-		f.shell(ctx, GinkgoT().TempDir(), blocks(file, "### Made for some devices only"))
+		f.shell(ctx, GinkgoT().TempDir(), blocks("docs/artefacts.md", "### Made for some devices only"))
 		for name, want := range map[string]string{
 			"desk":  "Unknown Pending",
 			"attic": "False Incompatible: The artefact does not fit the device: its model is \"4b\".",

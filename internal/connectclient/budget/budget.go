@@ -59,8 +59,8 @@ const (
 	maxJitter = time.Second
 	// shortestPace is the part of a window that is the shortest time over which
 	// polls spread what is left: a minute of an hour. In the last moments of a
-	// window there may be thousands left for nobody; the next window begins
-	// full, so there is no need to rush.
+	// window thousands of requests may be left unused; the next window begins
+	// full, so there is no need to spend them.
 	shortestPace = 60
 	// straggling is the part of the window that polls do not bother to spend: the
 	// last ten of 5,000 would be so far apart that each went by a number that is

@@ -570,6 +570,9 @@ func TestNobodyToUpdate(t *testing.T) {
 	f := newFleet(t, 0)
 	f.reconcile()
 	f.says("True Complete: No device matches spec.devices.")
+	f.unready = "Waiting for the Artefact \"v1\" to be created."
+	f.reconcile()
+	f.says("Unknown ArtefactNotReady")
 }
 
 func TestAnArtefactThatIsNotReady(t *testing.T) {

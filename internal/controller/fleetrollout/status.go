@@ -90,7 +90,7 @@ func (p *planner) phase() v1alpha1.FleetRolloutPhase {
 		return v1alpha1.RolloutComplete
 	case p.spec.Paused:
 		return v1alpha1.RolloutPaused
-	case p.unready != "" && p.toBegin():
+	case p.unready != "" && (p.toBegin() || len(p.members) == 0):
 		return v1alpha1.RolloutPending
 	case !p.window.open && p.toBegin():
 		return v1alpha1.RolloutWaitingForWindow
@@ -103,14 +103,15 @@ func (p *planner) phase() v1alpha1.FleetRolloutPhase {
 	}
 }
 
-// complete tells whether nothing is left to do: nobody waits, and nobody is being updated.
+// complete tells whether nothing is left to do: nobody waits, and nobody is being updated. Without any
+// device that is no news while the artefact is missing, too.
 func (p *planner) complete() bool {
 	for _, m := range p.members {
 		if m.state == waiting || m.state.active() {
 			return false
 		}
 	}
-	return p.stage.hold == notHeld
+	return p.stage.hold == notHeld && (p.unready == "" || len(p.members) > 0)
 }
 
 func (p *planner) pauseReason() v1alpha1.FleetPauseReason {
