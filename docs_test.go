@@ -24,9 +24,9 @@ import (
 
 // What is written about the program is compared with the program.
 
-func TestTheReadmeHasEveryFlagWithItsDefault(t *testing.T) {
+func TestThePageHasEveryFlagWithItsDefault(t *testing.T) {
 	written := map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "README.md"), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "docs/configuration.md"), -1) {
 		written[row[1]] = row[2]
 	}
 	var o options
@@ -37,19 +37,19 @@ func TestTheReadmeHasEveryFlagWithItsDefault(t *testing.T) {
 		got, there := written[f.Name]
 		delete(written, f.Name)
 		switch {
-		case strings.HasPrefix(f.Name, "zap-"): // zap's own, which the README names as a group
+		case strings.HasPrefix(f.Name, "zap-"): // zap's own, which the page names as a group
 		case !there:
-			t.Errorf("README.md has no --%s", f.Name)
+			t.Errorf("docs/configuration.md has no --%s", f.Name)
 		case !sameDefault(got, f.DefValue):
-			t.Errorf("README.md says that --%s is %s by default, but it is %q", f.Name, got, f.DefValue)
+			t.Errorf("docs/configuration.md says that --%s is %s by default, but it is %q", f.Name, got, f.DefValue)
 		}
 	})
 	for name := range written {
-		t.Errorf("README.md has --%s, but there is no such flag", name)
+		t.Errorf("docs/configuration.md has --%s, but there is no such flag", name)
 	}
 }
 
-// sameDefault tells whether the README's word for a default is right.
+// sameDefault tells whether the page's word for a default is right.
 func sameDefault(got, want string) bool {
 	if inWords, ok := map[string]string{
 		"the vendor's": "https://api.connect.raspberrypi.com", "the system's": "", "all": "", "the pod's": "",
