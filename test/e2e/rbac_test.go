@@ -116,7 +116,8 @@ func unused(rule rbacv1.PolicyRule, used sets.Set[string]) []string {
 			elsewhere := verb == "get" && rule.APIGroups[0] == "rpi-connect.dev" || // past the cache, where an intent was found
 				verb == "list" || // where the API server cannot begin a watch with a list
 				right == "events.k8s.io events patch" || // when an event repeats itself
-				right == "rpi-connect.dev authkeys/finalizers update" // where owners of Secrets are checked (OwnerReferencesPermissionEnforcement)
+				// where owners are checked (OwnerReferencesPermissionEnforcement):
+				right == "rpi-connect.dev authkeys/finalizers update" || right == "rpi-connect.dev fleetrollouts/finalizers update"
 			if !elsewhere && !used.Has(right) {
 				rights = append(rights, right)
 			}

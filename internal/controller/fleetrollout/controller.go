@@ -32,7 +32,7 @@ import (
 	"rpi-connect.dev/operator/internal/reflector"
 )
 
-// +kubebuilder:rbac:groups=rpi-connect.dev,resources=fleetrollouts,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=rpi-connect.dev,resources=fleetrollouts,verbs=get;list;watch
 // +kubebuilder:rbac:groups=rpi-connect.dev,resources=fleetrollouts/status,verbs=patch
 // +kubebuilder:rbac:groups=rpi-connect.dev,resources=fleetrollouts/finalizers,verbs=update
 // +kubebuilder:rbac:groups=rpi-connect.dev,resources=deployments,verbs=get;list;watch;create;patch;delete
