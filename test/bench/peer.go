@@ -27,7 +27,7 @@ const peerPatience = 3 * time.Minute
 // each on a control plane of its own. The peer is what its flags make it by default.
 func compare(ctx context.Context, source string, n int) error {
 	fmt.Printf("\n%d Artefacts, managed by this operator and by a generic peer with its defaults. The simulator's hourly limit is lifted.\n", n)
-	fmt.Println("\n| what manages them | Ready | after | POSTs | other requests until then | requests per steady hour | of the hourly limit | resident memory |")
+	fmt.Println("\n| what manages them | Ready | after | POSTs | other requests until then | requests per hour, after four minutes | of the hourly limit | resident memory |")
 	fmt.Println("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	err := withCluster(ctx, func(c *cluster.Cluster, binary string) error {
 		r, err := measureArtefacts(ctx, c, binary, n)
