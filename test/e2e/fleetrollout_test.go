@@ -14,7 +14,9 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -290,7 +292,10 @@ var _ = Describe("A FleetRollout", func() {
 				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6"))
 
 				By("being applied in another cluster, where none of its Deployments are")
+				before := f.deploymentUIDs(ctx)
 				Expect(f.DeleteAllOf(ctx, &v1alpha1.Deployment{}, client.InNamespace(f.ns))).To(Succeed())
+				Eventually(func() int { return f.deploymentUIDs(ctx).Difference(before).Len() }).Should(Equal(6))
+				Eventually(f.readyCount(ctx, &v1alpha1.DeploymentList{})).Should(Equal(6))
 				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6"))
 				Expect(f.deployed("v1")()).To(Equal(6), "each device was updated once in its life")
 
@@ -302,6 +307,11 @@ var _ = Describe("A FleetRollout", func() {
 				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 6 of 6 devices run v1."))
 				Expect(r.Status.Revision).To(BeEquivalentTo(3))
 				Expect(f.deployed("v1")()).To(Equal(6))
+				requests, err := control.Requests()
+				Expect(err).NotTo(HaveOccurred())
+				Expect(slices.ContainsFunc(requests, func(q cluster.Request) bool {
+					return q.ByOperator() && q.Resource == "deployments" && q.Verb == "delete"
+				})).To(BeTrue(), "those of the first revision let go of what they had brought")
 			})
 
 			It("comes to rest beside another one for the same devices", func(ctx context.Context) {
@@ -413,6 +423,18 @@ var _ = Describe("A FleetRollout", func() {
 		}
 	})
 })
+
+// deploymentUIDs are those of the Deployments that are there.
+func (f *fleet) deploymentUIDs(ctx context.Context) sets.Set[types.UID] {
+	GinkgoHelper()
+	var list v1alpha1.DeploymentList
+	Expect(f.List(ctx, &list, client.InNamespace(f.ns))).To(Succeed())
+	uids := sets.New[types.UID]()
+	for i := range list.Items {
+		uids.Insert(list.Items[i].UID)
+	}
+	return uids
+}
 
 // atTheSameTime is how many deployments were pending or in progress at the same moment, at most.
 func atTheSameTime(all []connectsim.Deployment) int {
