@@ -31,6 +31,7 @@ import (
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/controller"
+	"rpi-connect.dev/operator/internal/informers"
 	"rpi-connect.dev/operator/internal/metrics"
 )
 
@@ -266,7 +267,7 @@ func newManager(o options) (ctrl.Manager, error) {
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         cacheOptions(o),
+		Cache:                         informers.CacheOptions(o.watchNamespace),
 		Metrics:                       metricsOptions,
 		HealthProbeBindAddress:        o.probeAddress,
 		LeaderElection:                o.leaderElect,

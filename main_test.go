@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	"go.uber.org/zap/zapcore"
+
+	"rpi-connect.dev/operator/internal/informers"
 )
 
 // parse is what the program makes of a command line and an environment.
@@ -56,11 +58,11 @@ func TestCommandLineWinsOverEnvironment(t *testing.T) {
 	if o.resync != time.Minute {
 		t.Errorf("resync every %s", o.resync)
 	}
-	namespaces := cacheOptions(o).DefaultNamespaces
+	namespaces := informers.CacheOptions(o.watchNamespace).DefaultNamespaces
 	if _, lab := namespaces["lab"]; !lab || len(namespaces) != 2 {
 		t.Errorf("it watches %v", namespaces)
 	}
-	if cacheOptions(options{}).DefaultNamespaces != nil {
+	if informers.CacheOptions("").DefaultNamespaces != nil {
 		t.Error("without the flag it does not watch everything")
 	}
 }

@@ -134,7 +134,9 @@ func stripped(was, is Object) bool {
 	lostFinalizer := len(finalizersOf(was)) > len(finalizersOf(is)) && is.GetDeletionTimestamp().IsZero()
 	lostRecord := record.Own() && !record.Restored && before[v1alpha1.AnnotationID] == record.ID &&
 		(after[v1alpha1.AnnotationID] != record.ID || after[v1alpha1.AnnotationOrigin] != before[v1alpha1.AnnotationOrigin])
-	return lostFinalizer || lostRecord
+	lostStatus := meta.FindStatusCondition(was.GetCommonStatus().Conditions, v1alpha1.ConditionReady) != nil &&
+		meta.FindStatusCondition(is.GetCommonStatus().Conditions, v1alpha1.ConditionReady) == nil
+	return lostFinalizer || lostRecord || lostStatus
 }
 
 // intentStripped tells whether somebody took the intent of a request that is under way off the

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package informers has what the manager's cache is made of.
+package informers
 
 import (
 	"context"
@@ -19,9 +20,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-func cacheOptions(o options) cache.Options {
+// CacheOptions are those of a cache of the namespaces, which are separated by commas; of all namespaces,
+// if there is none.
+func CacheOptions(namespaces string) cache.Options {
 	options := cache.Options{DefaultTransform: withoutBaggage, NewInformer: newInformer}
-	for name := range strings.SplitSeq(o.watchNamespace, ",") {
+	for name := range strings.SplitSeq(namespaces, ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			if options.DefaultNamespaces == nil {
 				options.DefaultNamespaces = map[string]cache.Config{}
@@ -68,7 +71,11 @@ func (p *persistent) ListWithContext(ctx context.Context, options metav1.ListOpt
 
 // WatchWithContext implements [toolscache.WatcherWithContext].
 func (p *persistent) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	return persist(ctx, func() (watch.Interface, error) { return p.lw.WatchWithContext(ctx, options) })
+	watching, err := persist(ctx, func() (watch.Interface, error) { return p.lw.WatchWithContext(ctx, options) })
+	if err != nil {
+		return nil, err
+	}
+	return drained{watching}, nil
 }
 
 // List implements [toolscache.Lister].
@@ -79,6 +86,19 @@ func (p *persistent) List(options metav1.ListOptions) (runtime.Object, error) {
 // Watch implements [toolscache.Watcher].
 func (p *persistent) Watch(options metav1.ListOptions) (watch.Interface, error) {
 	return p.WatchWithContext(context.Background(), options)
+}
+
+// drained is a watch whose goroutines end when it is stopped. Those of watch.Filter, through which the
+// metadata of Secrets comes, would wait for ever for somebody to take the event that they hold.
+type drained struct{ watch.Interface }
+
+// Stop implements [watch.Interface].
+func (d drained) Stop() {
+	d.Interface.Stop()
+	go func() {
+		for range d.ResultChan() { //nolint:revive // what comes now interests nobody
+		}
+	}()
 }
 
 func persist[T any](ctx context.Context, attempt func() (T, error)) (T, error) {

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+)
+
+// kind is what a history knows of one of the operator's kinds.
+type kind struct {
+	name, prefix string
+	names        int // in the pool
+
+	fresh  func(w *world, name string, variant int) object // a new resource
+	same   func(anew, was object)                          // gives a new resource the spec of another one
+	change func(w *world, obj object, variant int)         // what can be changed of the spec
+	add    func(w *world, n, variant int)                  // others make an object that looks alike
+	alter  func(w *world, n, variant int)                  // others change an object
+	remove func(w *world, n, variant int)                  // others remove one
+	atRest func(w *world, obj object) error                // what must be true when all is over
+}
+
+var kinds = []*kind{artefacts, authKeys, identities, devices, deployments, rollouts}
+
+func kindNamed(name string) *kind {
+	at := slices.IndexFunc(kinds, func(k *kind) bool { return k.name == name })
+	if at < 0 {
+		panic(fmt.Sprintf("there is no kind %q", name))
+	}
+	return kinds[at]
+}
+
+// policy draws a deletion policy.
+func policy(variant int) v1alpha1.DeletionPolicy {
+	return []v1alpha1.DeletionPolicy{"", "", v1alpha1.DeletionPolicyDelete, v1alpha1.DeletionPolicyOrphan}[variant%4]
+}
+
+func nothing(*world, int, int) {}
+
+// ready returns the status and reason of Ready.
+func ready(obj object) (status, reason, message string) {
+	c := meta.FindStatusCondition(obj.GetCommonStatus().Conditions, v1alpha1.ConditionReady)
+	if c == nil {
+		return "", "", ""
+	}
+	return string(c.Status), c.Reason, c.Message
+}
+
+// pick returns one of several; false if there is none.
+func pick[T any](all []T, n int) (one T, ok bool) {
+	if len(all) == 0 {
+		return one, false
+	}
+	return all[n%len(all)], true
+}

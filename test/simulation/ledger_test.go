@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ledger is the way into Connect, and knows what the operator has really done there: what it sent, for
+// which resource, and what was carried out, whether or not the operator ever saw the answer.
+type ledger struct {
+	w *world
+
+	mu        sync.Mutex
+	made      map[string]made      // by id
+	posts     map[string]int       // of deployments that were carried out, by the lineage of the resource
+	throttled map[string]time.Time // by token: since when the operator knows
+}
+
+// made is an object that the operator has made.
+type made struct {
+	resource
+
+	organisation int
+	lineage      string
+	at           time.Time
+	rollout      string // whose Deployment it is
+	deviceID     string
+}
+
+func newLedger(w *world) *ledger {
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, throttled: map[string]time.Time{}}
+}
+
+// collections are what the last parts of paths are of.
+var collections = map[string]string{
+	"artefacts": "Artefact", "auth-keys": "AuthKey", "device-identities": "DeviceIdentity", "devices": "Device", "deployments": "Deployment",
+}
+
+// act is a request that changes something.
+type act struct {
+	method string
+	kind   string // of the object
+	id     string // of the object; of a deployment that is made, the device's
+}
+
+var (
+	objectPath = regexp.MustCompile(`^/organisation/([a-z-]+)/([^/]+)(/cancel)?$`)
+	deviceRuns = regexp.MustCompile(`^/organisation/devices/([^/]+)/deployments$`)
+)
+
+func actOf(req *http.Request) (a act, changes bool) {
+	a.method = req.Method
+	if req.Method == http.MethodGet {
+		return a, false
+	}
+	if m := deviceRuns.FindStringSubmatch(req.URL.Path); m != nil {
+		a.kind, a.id = "Deployment", m[1]
+	} else if m := objectPath.FindStringSubmatch(req.URL.Path); m != nil {
+		a.kind, a.id = collections[m[1]], m[2]
+	} else {
+		_, last, _ := strings.Cut(req.URL.Path, "/organisation/")
+		a.kind = collections[last]
+	}
+	return a, true
+}
+
+// send judges a request that is about to leave.
+func (l *ledger) send(req *http.Request) error {
+	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	l.mu.Lock()
+	since, throttled := l.throttled[token]
+	l.mu.Unlock()
+	if now := time.Now(); throttled && now.After(since) && now.Before(nextWindow(since)) {
+		l.w.violated("%s %s is sent although the token is throttled since %s", req.Method, req.URL.Path, since)
+	}
+	if a, changes := actOf(req); changes {
+		l.w.judge(a, workedOn(req.Context()), token, req)
+	}
+	return nil
+}
+
+// RoundTrip carries a request out.
+func (l *ledger) RoundTrip(req *http.Request) (*http.Response, error) {
+	res := direct(l.w.sim, req)
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	l.record(req, res, body)
+	return res, nil
+}
+
+// seen is told of the answers that the operator gets.
+func (l *ledger) seen(req *http.Request, res *http.Response) {
+	if res.StatusCode != http.StatusTooManyRequests {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.throttled[strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")] = time.Now()
+}
+
+// nextWindow is when the budget is there again.
+func nextWindow(t time.Time) time.Time { return t.Truncate(time.Hour).Add(time.Hour) }
+
+func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	a, changes := actOf(req)
+	if !changes || req.Method != http.MethodPost || res.StatusCode != http.StatusCreated {
+		return
+	}
+	var answer struct{ ID string }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		l.w.violated("%s %s was answered with %q", req.Method, req.URL.Path, body)
+		return
+	}
+	of := workedOn(req.Context())
+	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: l.w.lineageOf(of), at: time.Now()}
+	if a.kind == "Deployment" {
+		m.deviceID, m.rollout = a.id, l.w.rolloutOf(of)
+		l.posts[m.lineage]++
+		if n := l.posts[m.lineage]; n > 1 {
+			l.w.violated("%s was deployed %d times", of, n)
+		}
+	}
+	l.made[answer.ID] = m
+}
+
+// madeBy returns what is known of an object that the operator has made.
+func (l *ledger) madeBy(id string) (made, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, found := l.made[id]
+	return m, found
+}
+
+// forget has what a process knew die with it.
+func (l *ledger) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.throttled)
+}

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"rpi-connect.dev/operator/test/apiserver"
+)
+
+// disturbance is what happens to one request.
+type disturbance string
+
+const (
+	diesBefore  disturbance = "dies before"      // the request has not left
+	diesAfter   disturbance = "dies after"       // it was carried out, and the answer was not seen
+	diesTooSoon disturbance = "dies long before" // it is carried out when the next process is at work
+	lost        disturbance = "answer lost"      // it was carried out, and the process lives on
+	tooLate     disturbance = "too late"         // it is carried out after the process has given it up
+	refused     disturbance = "refused"          // it was not carried out, and the answer says so
+	slow        disturbance = "slow"             // it takes its time
+)
+
+// lateness is how long a late request is under way: less than the settle time.
+const lateness = 40 * time.Second
+
+var (
+	errDead    = errors.New("the process is dead")
+	errNetwork = errors.New("read: connection reset by peer")
+)
+
+// class is which requests a disturbance waits for.
+type class string
+
+const (
+	connectWrite    class = "Connect, write"
+	connectRead     class = "Connect, read"
+	kubernetesWrite class = "Kubernetes, write"
+	// reading from the API server goes on after the process is dead, and changes nothing: a manager can
+	// only be stopped after it has started.
+	reading class = ""
+)
+
+// network is the way of one process to the API server and to Connect.
+type network struct {
+	watching context.Context //nolint:containedctx // ends the watches, which are requests without end
+
+	mu    sync.Mutex
+	dead  bool
+	died  chan struct{} // closed then
+	armed map[class]disturbance
+	down  bool // Connect cannot be reached
+}
+
+func newNetwork(watching context.Context) *network {
+	return &network{watching: watching, died: make(chan struct{}), armed: map[class]disturbance{}}
+}
+
+// arm disturbs the next request of the class.
+func (n *network) arm(c class, d disturbance) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.armed[c] = d
+}
+
+func (n *network) disarm() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.armed)
+}
+
+func (n *network) setDown(down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = down
+}
+
+// die ends the process: nothing that it sends leaves any more, and nothing that comes is seen.
+func (n *network) die() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.dead {
+		n.dead = true
+		close(n.died)
+	}
+}
+
+func (n *network) isDead() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dead
+}
+
+// take returns what happens to a request of the class.
+func (n *network) take(c class) (disturbance, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dead && c != reading {
+		return "", errDead
+	}
+	if n.down && (c == connectRead || c == connectWrite) {
+		return "", errNetwork
+	}
+	d := n.armed[c]
+	delete(n.armed, c)
+	return d, nil
+}
+
+// wire is one of the two ways.
+type wire struct {
+	*network
+
+	next    http.RoundTripper
+	class   func(*http.Request) class
+	latency time.Duration
+	send    func(*http.Request) error // is told of a request before anything happens to it
+	refuse  func(*http.Request) (*http.Response, error)
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	class := w.class(req)
+	d, err := w.take(class)
+	if err != nil {
+		if trace := httptrace.ContextClientTrace(req.Context()); trace != nil && trace.GetConn != nil {
+			trace.GetConn(req.URL.Host) // and got none: the request was not sent
+		}
+		return nil, err
+	}
+	if w.send != nil {
+		if err := w.send(req); err != nil {
+			return nil, err
+		}
+	}
+	if d == diesBefore {
+		w.die()
+		return nil, errDead
+	}
+	if err := pause(req.Context(), w.latency); err != nil {
+		return nil, err
+	}
+	switch d {
+	case diesAfter:
+		w.carryOut(req)
+		w.die()
+		return nil, errDead
+	case lost:
+		w.carryOut(req)
+		return nil, errNetwork
+	case diesTooSoon:
+		w.carryOutLater(req)
+		w.die()
+		return nil, errDead
+	case tooLate:
+		w.carryOutLater(req)
+		return nil, errNetwork
+	case refused:
+		return w.refuse(req)
+	case slow:
+		if err := pause(req.Context(), 20*time.Second); err != nil {
+			return nil, err
+		}
+	}
+	res, err := w.next.RoundTrip(req)
+	if w.isDead() && class != reading {
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		return nil, errDead
+	}
+	return res, err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// carryOut has the request carried out, whatever becomes of who sent it.
+func (w *wire) carryOut(req *http.Request) {
+	res, err := w.next.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+	}
+}
+
+func (w *wire) carryOutLater(req *http.Request) {
+	later := req.Clone(context.WithoutCancel(req.Context()))
+	if req.Body != nil {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			panic(err) // the body is in memory
+		}
+		later.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	time.AfterFunc(lateness, func() { w.carryOut(later) })
+}
+
+// kubernetes is the way to the API server.
+func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.RoundTripper {
+	ordinary := &wire{
+		network: n, next: api, latency: latency,
+		class: func(req *http.Request) class {
+			if req.Method == http.MethodGet || strings.Contains(req.URL.Path, "/events") {
+				return reading
+			}
+			return kubernetesWrite
+		},
+		refuse: func(req *http.Request) (*http.Response, error) {
+			return apiserver.Fail(req, apierrors.NewTooManyRequests("the server has received too many requests", 1))
+		},
+	}
+	return roundTripper(func(req *http.Request) (*http.Response, error) {
+		if req.URL.Query().Get("watch") != "true" {
+			return ordinary.RoundTrip(req)
+		}
+		if n.watching.Err() != nil {
+			return apiserver.Fail(req, apierrors.NewServiceUnavailable("the process is dead"))
+		}
+		ctx, cancel := context.WithCancel(req.Context())
+		context.AfterFunc(n.watching, cancel)
+		context.AfterFunc(req.Context(), cancel)
+		return api.RoundTrip(req.WithContext(ctx))
+	})
+}
+
+// connect is the way to Connect.
+func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
+	way := &wire{
+		network: n, next: l, latency: latency, send: l.send,
+		class: func(req *http.Request) class {
+			if req.Method == http.MethodGet {
+				return connectRead
+			}
+			return connectWrite
+		},
+		// A gateway, and not the API.
+		refuse: func(req *http.Request) (*http.Response, error) {
+			return &http.Response{
+				StatusCode: http.StatusBadGateway, Header: http.Header{"Content-Type": {"text/html"}},
+				Body: io.NopCloser(strings.NewReader("<html>Bad Gateway</html>")), Request: req,
+			}, nil
+		},
+	}
+	return roundTripper(func(req *http.Request) (*http.Response, error) {
+		res, err := way.RoundTrip(req)
+		if err == nil {
+			l.seen(req, res)
+		}
+		return res, err
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// direct has a handler answer, without a network.
+func direct(handler http.Handler, req *http.Request) *http.Response {
+	asked := req.Clone(req.Context())
+	if asked.Body == nil {
+		asked.Body = http.NoBody
+	}
+	asked.RequestURI = req.URL.RequestURI()
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, asked)
+	res := recorder.Result()
+	res.Request = req
+	return res
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/test/invariants"
+)
+
+// scanObject checks what must hold for a resource at every moment.
+func (w *world) scanObject(item runtime.Object) {
+	obj, ok := item.(object)
+	if !ok {
+		return
+	}
+	if err := invariants.Check(obj); err != nil {
+		w.violated("%v", err)
+	}
+	text, err := json.Marshal(obj)
+	w.must(err)
+	if found := secret.Find(text); found != nil {
+		w.violated("a secret is in %T %s", obj, obj.GetName())
+	}
+}
+
+// rest ends all faults, and lets the world come to rest.
+func (w *world) rest() {
+	w.setDown(false)
+	w.running.disarm()
+	w.putToken(w.token)
+	w.pass(3 * time.Hour)
+	for range 4 {
+		w.finishDeployments()
+		w.pass(time.Hour)
+	}
+}
+
+// finishDeployments has every device do what it has to.
+func (w *world) finishDeployments() {
+	for range 2 {
+		for _, org := range w.orgs {
+			for _, d := range org.Deployments("") {
+				switch d.State {
+				case connectsim.Pending:
+					org.MoveDeployment(d.ID, connectsim.InProgress, "")
+				case connectsim.InProgress:
+					org.MoveDeployment(d.ID, connectsim.Succeeded, "")
+				}
+			}
+		}
+		w.pass(10 * time.Minute)
+	}
+}
+
+// atRest checks what must be true when all is over.
+func (w *world) atRest() {
+	referenced := map[string]bool{}
+	for _, k := range kinds {
+		w.each(k.name, func(obj object) {
+			referenced[obj.GetCommonStatus().ID] = true
+			if err := w.resourceAtRest(k, obj); err != nil {
+				status, reason, message := ready(obj)
+				w.violated("%s %s, which says %s %s: %s: %v", k.name, obj.GetName(), status, reason, message, err)
+			}
+		})
+	}
+	w.keysAtRest()
+	w.leftBehind(referenced)
+	w.quiet()
+}
+
+func (w *world) resourceAtRest(k *kind, obj object) error {
+	switch _, reason, _ := ready(obj); {
+	case obj.GetAnnotations()[v1alpha1.AnnotationSuspend] == "true":
+		return nil
+	case obj.GetDeletionTimestamp() != nil && reason != v1alpha1.ReasonOrganisationChanged && reason != v1alpha1.ReasonDeletionRefused:
+		return fmt.Errorf("is still being deleted")
+	case obj.GetDeletionTimestamp() != nil:
+		return nil
+	case obj.GetCommonStatus().ObservedGeneration != obj.GetGeneration():
+		return fmt.Errorf("its status is about generation %d of %d", obj.GetCommonStatus().ObservedGeneration, obj.GetGeneration())
+	}
+	return k.atRest(w, obj)
+}
+
+// excused says whether what a resource of any kind says at rest is so.
+func (w *world) excused(obj object) error {
+	_, reason, _ := ready(obj)
+	id := obj.GetCommonStatus().ID
+	switch reason {
+	case v1alpha1.ReasonOrganisationChanged:
+		if w.isThere(w.organisation, id) {
+			return fmt.Errorf("what it has is in this organisation")
+		}
+		return nil
+	case v1alpha1.ReasonNotFound:
+		if w.isThere(w.organisation, id) {
+			return fmt.Errorf("what it has is there")
+		}
+		return nil
+	case v1alpha1.ReasonAlreadyClaimed:
+		return nil // whose it is, is checked with every request
+	}
+	return fmt.Errorf("is not at rest")
+}
+
+// isThere tells whether an organisation has an object.
+func (w *world) isThere(organisation int, id string) bool {
+	return slices.Contains(w.ids(organisation), id)
+}
+
+func (w *world) ids(organisation int) (all []string) {
+	org := w.orgs[organisation]
+	for _, a := range org.Artefacts() {
+		all = append(all, a.ID)
+	}
+	for _, k := range org.AuthKeys() {
+		all = append(all, k.ID)
+	}
+	for _, i := range org.DeviceIdentities() {
+		all = append(all, i.ID)
+	}
+	for _, d := range org.Deployments("") {
+		all = append(all, d.ID)
+	}
+	for _, d := range org.Devices() {
+		all = append(all, d.ID)
+	}
+	return all
+}
+
+// stays tells whether what a resource has made may stay behind.
+func (w *world) stays(of resource) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.letGo[of]
+}
+
+// leftBehind checks that nothing is there that the operator has made, and that no resource has.
+func (w *world) leftBehind(referenced map[string]bool) {
+	for n, org := range w.orgs {
+		for _, a := range org.Artefacts() {
+			if m, ours := w.ledger.madeBy(a.ID); ours && !referenced[a.ID] && !w.stays(m.resource) && !a.Deployed {
+				w.violated("artefact %s of organisation %d is left behind by %s, which made it at %s", a.Name, n, m.resource, m.at)
+			}
+		}
+	}
+}
+
+// quiet checks that nothing is written when nothing happens.
+func (w *world) quiet() {
+	before := w.api.Writes()
+	w.pass(10 * time.Minute)
+	if n := w.api.Writes() - before; n > 0 {
+		w.violated("%d writes to the API server at rest", n)
+	}
+}
+
+// populate puts in what is there in the beginning.
+func (w *world) populate() {
+	w.putPrivateKeys()
+	for n := range w.orgs {
+		for b := range boardsSignedIn {
+			w.addBoard(n, b)
+		}
+		for i := range w.setup.theirs {
+			w.orgs[n].AddArtefact(fmt.Sprintf("a%d-theirs", i), "https://example.com/theirs", fmt.Sprintf("%064d", i))
+		}
+	}
+}
