@@ -56,8 +56,8 @@ var authKeys = &kind{
 		switch reason {
 		case v1alpha1.ReasonUsable:
 			switch {
-			case at < 0 && w.setup.revision == connectsim.Older:
-				return nil // which cannot be seen there
+			case w.setup.revision == connectsim.Older && (at < 0 || !w.usable(at)):
+				return nil // neither can be seen there
 			case at < 0:
 				return fmt.Errorf("is Usable, and its key is not there")
 			case !w.usable(at):
@@ -109,7 +109,7 @@ func (w *world) keysAtRest() {
 	for n, org := range w.orgs {
 		for _, k := range org.AuthKeys() {
 			m, ours := w.ledger.madeBy(k.ID)
-			if !ours || !k.Usable(time.Now()) || held[k.Secret] || w.stays(m.resource) || n != w.organisation {
+			if !ours || !k.Usable(time.Now()) || held[k.Secret] || w.stays(m) || n != w.organisation {
 				continue
 			}
 			w.violated("an auth key of %s is live and in no Secret: %s, made at %s", m.resource, k.ID, m.at)

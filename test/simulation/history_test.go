@@ -28,6 +28,7 @@ var (
 	steps = flag.Int("steps", 2000, "how many steps to play in all")
 	seed  = flag.Uint64("seed", 0, "play the history of this seed alone")
 	first = flag.Uint64("first", 1, "the seed of the first history")
+	trace = flag.Bool("trace", false, "print the requests of the history")
 	whole = flag.Bool("whole", false, "do not cut down what fails, and go on after it")
 	play  = flag.String("play", "", "play these steps instead of drawn ones, with -seed")
 )

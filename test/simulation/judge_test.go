@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
@@ -61,6 +62,9 @@ func (w *world) other(of resource, id string) object {
 func (w *world) judgeCreation(a act, of resource, obj object) {
 	if a.kind != of.kind {
 		w.violated("an object of kind %s is made for %s", a.kind, of)
+	}
+	if obj != nil && strings.Contains(obj.GetAnnotations()[v1alpha1.AnnotationCreateIntent], `"unlooked":true`) {
+		w.mayStay(of) // nobody can tell later whose it is
 	}
 	if obj != nil && obj.GetDeletionTimestamp() != nil && obj.GetAnnotations()[v1alpha1.AnnotationCreateIntent] == "" {
 		w.violated("an object is made for %s, which is being deleted", of)

@@ -21,7 +21,6 @@ type ledger struct {
 	mu        sync.Mutex
 	made      map[string]made      // by id
 	posts     map[string]int       // of deployments that were carried out, by the lineage of the resource
-	throttled map[string]time.Time // by token: since when the operator knows
 }
 
 // made is an object that the operator has made.
@@ -36,7 +35,7 @@ type made struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, throttled: map[string]time.Time{}}
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}}
 }
 
 // collections are what the last parts of paths are of.
@@ -74,13 +73,7 @@ func actOf(req *http.Request) (a act, changes bool) {
 
 // send judges a request that is about to leave.
 func (l *ledger) send(req *http.Request) error {
-	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
-	l.mu.Lock()
-	since, throttled := l.throttled[token]
-	l.mu.Unlock()
-	if now := time.Now(); throttled && now.After(since) && now.Before(nextWindow(since)) {
-		l.w.violated("%s %s is sent although the token is throttled since %s", req.Method, req.URL.Path, since)
-	}
+	token := tokenOf(req)
 	if a, changes := actOf(req); changes {
 		l.w.judge(a, workedOn(req.Context()), token, req)
 	}
@@ -99,23 +92,10 @@ func (l *ledger) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// seen is told of the answers that the operator gets.
-func (l *ledger) seen(req *http.Request, res *http.Response) {
-	if res.StatusCode != http.StatusTooManyRequests {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.throttled[strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")] = time.Now()
-}
-
-// nextWindow is when the budget is there again.
-func nextWindow(t time.Time) time.Time { return t.Truncate(time.Hour).Add(time.Hour) }
-
 func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	token := tokenOf(req)
 	a, changes := actOf(req)
 	if !changes || req.Method != http.MethodPost || res.StatusCode != http.StatusCreated {
 		return
@@ -145,9 +125,6 @@ func (l *ledger) madeBy(id string) (made, bool) {
 	return m, found
 }
 
-// forget has what a process knew die with it.
-func (l *ledger) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.throttled)
+func tokenOf(req *http.Request) string {
+	return strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
 }

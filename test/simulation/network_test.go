@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -61,10 +62,12 @@ type network struct {
 	died  chan struct{} // closed then
 	armed map[class]disturbance
 	down  bool // Connect cannot be reached
+	// throttled is since when the process knows, by token, that the budget of the hour is spent.
+	throttled map[string]time.Time
 }
 
 func newNetwork(watching context.Context) *network {
-	return &network{watching: watching, died: make(chan struct{}), armed: map[class]disturbance{}}
+	return &network{watching: watching, died: make(chan struct{}), armed: map[class]disturbance{}, throttled: map[string]time.Time{}}
 }
 
 // arm disturbs the next request of the class.
@@ -143,6 +146,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
+	if d != "" {
+		traced(req, class, d, nil, nil)
+	}
 	if d == diesBefore {
 		w.die()
 		return nil, errDead
@@ -173,6 +179,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	res, err := w.next.RoundTrip(req)
+	traced(req, class, d, res, err)
 	if w.isDead() && class != reading {
 		if err == nil {
 			_ = res.Body.Close()
@@ -180,6 +187,28 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errDead
 	}
 	return res, err
+}
+
+// traced prints a request that may change something, and what became of it.
+func traced(req *http.Request, c class, d disturbance, res *http.Response, err error) {
+	if !*trace || c == reading {
+		return
+	}
+	outcome := string(d)
+	switch {
+	case err != nil:
+		outcome += " " + err.Error()
+	case res != nil:
+		outcome += fmt.Sprintf(" %d", res.StatusCode)
+	}
+	body := ""
+	if req.GetBody != nil {
+		if copied, err := req.GetBody(); err == nil {
+			text, _ := io.ReadAll(copied)
+			body = string(text)
+		}
+	}
+	fmt.Printf("%s  %s %s %s %s →%s\n", time.Now().Format("02 15:04:05.000"), workedOn(req.Context()), req.Method, req.URL.Path, body, outcome)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -248,7 +277,11 @@ func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.
 // connect is the way to Connect.
 func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
 	way := &wire{
-		network: n, next: l, latency: latency, send: l.send,
+		network: n, next: l, latency: latency,
+		send: func(req *http.Request) error {
+			n.judgeBudget(l, req)
+			return l.send(req)
+		},
 		class: func(req *http.Request) class {
 			if req.Method == http.MethodGet {
 				return connectRead
@@ -266,11 +299,33 @@ func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		res, err := way.RoundTrip(req)
 		if err == nil {
-			l.seen(req, res)
+			n.noteBudget(req, res)
 		}
 		return res, err
 	})
 }
+
+// judgeBudget checks that nothing is sent while the budget is known to be spent.
+func (n *network) judgeBudget(l *ledger, req *http.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	since, throttled := n.throttled[tokenOf(req)]
+	if now := time.Now(); throttled && now.After(since) && now.Before(nextWindow(since)) {
+		l.w.violated("%s %s is sent although the token is throttled since %s", req.Method, req.URL.Path, since)
+	}
+}
+
+func (n *network) noteBudget(req *http.Request, res *http.Response) {
+	if res.StatusCode != http.StatusTooManyRequests {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.throttled[tokenOf(req)] = time.Now()
+}
+
+// nextWindow is when the budget is there again.
+func nextWindow(t time.Time) time.Time { return t.Truncate(time.Hour).Add(time.Hour) }
 
 type roundTripper func(*http.Request) (*http.Response, error)
 

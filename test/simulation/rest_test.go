@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -97,7 +98,7 @@ func (w *world) excused(obj object) error {
 	id := obj.GetCommonStatus().ID
 	switch reason {
 	case v1alpha1.ReasonOrganisationChanged:
-		if w.isThere(w.organisation, id) {
+		if w.isThere(w.organisation, id) && !isLost(obj) {
 			return fmt.Errorf("what it has is in this organisation")
 		}
 		return nil
@@ -137,18 +138,28 @@ func (w *world) ids(organisation int) (all []string) {
 	return all
 }
 
-// stays tells whether what a resource has made may stay behind.
-func (w *world) stays(of resource) bool {
+// stays tells whether what the operator has made may stay behind.
+func (w *world) stays(m made) bool {
+	if obj := w.lookUp(m.resource); obj != nil && isLost(obj) {
+		return true
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.letGo[of]
+	return !m.at.After(w.letGo[m.resource])
+}
+
+// isLost tells whether a resource says that a request of it, whose answer was lost, was sent with a token
+// that may have been another organisation's.
+func isLost(obj object) bool {
+	_, reason, message := ready(obj)
+	return reason == v1alpha1.ReasonOrganisationChanged && strings.Contains(message, "whose answer was lost")
 }
 
 // leftBehind checks that nothing is there that the operator has made, and that no resource has.
 func (w *world) leftBehind(referenced map[string]bool) {
 	for n, org := range w.orgs {
 		for _, a := range org.Artefacts() {
-			if m, ours := w.ledger.madeBy(a.ID); ours && !referenced[a.ID] && !w.stays(m.resource) && !a.Deployed {
+			if m, ours := w.ledger.madeBy(a.ID); ours && !referenced[a.ID] && !w.stays(m) && !a.Deployed {
 				w.violated("artefact %s of organisation %d is left behind by %s, which made it at %s", a.Name, n, m.resource, m.at)
 			}
 		}

@@ -128,6 +128,9 @@ func (w *world) do(s step) error {
 	if at < 0 {
 		return fmt.Errorf("there is no step %q", s.deed)
 	}
+	if *trace {
+		fmt.Printf("%s %s\n", time.Now().Format("02 15:04:05.000"), s)
+	}
 	deeds[at].do(w, s)
 	w.pass([]time.Duration{0, 0, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond, time.Second}[w.random.IntN(6)])
 	w.scan()
@@ -169,7 +172,6 @@ func (w *world) create(of resource, obj object) {
 	defer w.mu.Unlock()
 	w.counter++
 	w.lineages[string(obj.GetUID())] = fmt.Sprintf("%s #%d", of, w.counter)
-	delete(w.letGo, of)
 }
 
 func (w *world) remove(s step) {
@@ -185,11 +187,11 @@ func (w *world) remove(s step) {
 	w.must(client.IgnoreNotFound(w.user.Delete(context.Background(), obj)))
 }
 
-// mayStay notes that what the resource has made may stay behind when it goes.
+// mayStay notes that what the resource has made so far may stay behind when it goes, and what is under way.
 func (w *world) mayStay(of resource) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.letGo[of] = true
+	w.letGo[of] = time.Now().Add(lateness)
 }
 
 func (w *world) annotate(s step, name string, value any) {

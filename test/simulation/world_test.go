@@ -68,7 +68,7 @@ type world struct {
 	lineages   map[string]string      // of the uids of resources
 	touched    map[resource]time.Time // when a person last did something to a resource
 	tokens     map[string]int         // to which organisation they belong
-	letGo      map[resource]bool      // whose objects may stay behind
+	letGo      map[resource]time.Time // what was made before may stay behind
 	counter    int
 }
 
@@ -98,7 +98,7 @@ func newWorld(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, ra
 	t.Helper()
 	w := &world{
 		random: random, setup: drawSetup(random),
-		lineages: map[string]string{}, touched: map[resource]time.Time{}, tokens: map[string]int{}, letGo: map[resource]bool{},
+		lineages: map[string]string{}, touched: map[resource]time.Time{}, tokens: map[string]int{}, letGo: map[resource]time.Time{},
 	}
 	var err error
 	w.api, err = apiserver.New(crds)
@@ -292,7 +292,6 @@ func (w *world) start() {
 func (w *world) kill() {
 	w.running.die()
 	w.end(w.running)
-	w.ledger.forget()
 }
 
 // end has a process stop, and waits for it.
@@ -324,7 +323,6 @@ func (w *world) pass(d time.Duration) {
 			return
 		case <-w.running.died:
 			w.end(w.running)
-			w.ledger.forget()
 			w.start()
 		}
 	}

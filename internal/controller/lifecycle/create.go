@@ -125,7 +125,7 @@ func (p *pass[O]) reserve(ctx context.Context) (context.Context, func(), error) 
 // was current: the write names the version that was read. What an earlier request was about, and
 // whose answer was lost, is kept for as long as it may matter.
 func (p *pass[O]) recordIntent(ctx context.Context, ready Preparation) error {
-	intent := Intent{At: p.Clock.Now(), UID: p.obj.GetUID(), TokenHash: p.token.Fingerprint(), Note: ready.Note}
+	intent := Intent{At: p.Clock.Now(), UID: p.obj.GetUID(), TokenHash: p.token.Fingerprint(), Note: ready.Note, Unlooked: p.unlooked}
 	if ready.Matters > 0 {
 		intent.Until = intent.At.Add(ready.Matters)
 	}

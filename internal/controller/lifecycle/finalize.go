@@ -72,6 +72,12 @@ func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (id string, waits
 		}
 		return "", waits, nil
 	default:
+		if p.intent != nil && p.intent.Unlooked && seen.Relation == Adoptable {
+			p.recordEvent(Event{
+				Warning: true, Reason: v1alpha1.EventOrphaned, Action: "Delete",
+				Message: fmt.Sprintf("The %s %s stays in the organisation: a request whose answer was lost may have made it, or it was there before.", p.kind.Noun, seen.ID),
+			})
+		}
 		return "", nil, nil
 	}
 }

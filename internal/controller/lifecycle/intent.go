@@ -27,6 +27,9 @@ type Intent struct {
 	TokenHash string `json:"tokenHash,omitempty"`
 	// Until is when what the request made is of no consequence any more; zero stands for never.
 	Until time.Time `json:"until,omitzero"`
+	// Unlooked is that the organisation had not been looked at before the request: what is found later
+	// may have been there all along, and is not taken for what the request made.
+	Unlooked bool `json:"unlooked,omitempty"`
 	// Note is what the kind wants to remember from before the POST: what it takes to recognise
 	// what the POST made.
 	Note string `json:"note,omitempty"`

@@ -36,9 +36,9 @@ func (p *pass[O]) organisationChanged(seen Observation) (Outcome, bool) {
 }
 
 // sentHere are the requests that were sent with the token of this pass. Those of another one prove
-// nothing about what is found with this one.
+// nothing about what is found with this one; nor do those that nobody has looked before.
 func (p *pass[O]) sentHere() []Intent {
-	return slices.DeleteFunc(slices.Clone(p.sent()), p.elsewhere)
+	return slices.DeleteFunc(slices.Clone(p.sent()), func(i Intent) bool { return i.Unlooked || p.elsewhere(i) })
 }
 
 func (p *pass[O]) sentElsewhere() []Intent {

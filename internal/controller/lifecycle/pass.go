@@ -29,6 +29,7 @@ type pass[O Object] struct {
 	intentLost bool     // somebody has taken it off the resource
 	unanswered []Intent // earlier ones, whose answers nobody will get any more
 	sending    *Intent  // of this pass
+	unlooked   bool     // the budget let nobody look at the organisation
 	token      connectclient.Secret
 	remote     Remote
 	events     []Event

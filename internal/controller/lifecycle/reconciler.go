@@ -157,6 +157,7 @@ func (p *pass[O]) observe(ctx context.Context, remote Remote) (Observation, erro
 	_, creates := remote.(Creator)
 	refused := errors.As(err, new(listingError)) && errors.Is(err, connectclient.ErrThrottled)
 	if refused && creates && p.naturalKey(p.obj) != "" && p.record.ID == "" && p.intent == nil {
+		p.unlooked = true
 		return AbsentObject(), nil
 	}
 	return seen, err
