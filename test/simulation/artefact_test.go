@@ -36,6 +36,9 @@ var artefacts = &kind{
 			w.org().RemoveArtefact(a.ID)
 		}
 	},
+	ids: func(org *connectsim.Organisation) []string {
+		return idsOf(org.Artefacts(), func(a connectsim.Artefact) string { return a.ID })
+	},
 	atRest: func(w *world, obj object) error {
 		a := obj.(*v1alpha1.Artefact)
 		status, reason, _ := ready(a)

@@ -48,6 +48,9 @@ var authKeys = &kind{
 			w.org().RemoveAuthKey(k.ID)
 		}
 	},
+	ids: func(org *connectsim.Organisation) []string {
+		return idsOf(org.AuthKeys(), func(k connectsim.AuthKey) string { return k.ID })
+	},
 	atRest: func(w *world, obj object) error {
 		k := obj.(*v1alpha1.AuthKey)
 		_, reason, _ := ready(k)

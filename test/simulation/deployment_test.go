@@ -46,6 +46,9 @@ var deployments = &kind{
 			w.org().MoveDeployment(d.ID, connectsim.Cancelled, "")
 		}
 	},
+	ids: func(org *connectsim.Organisation) []string {
+		return idsOf(org.Deployments(""), func(d connectsim.Deployment) string { return d.ID })
+	},
 	atRest: func(w *world, obj object) error {
 		d := obj.(*v1alpha1.Deployment)
 		_, reason, _ := ready(d)
@@ -56,8 +59,8 @@ var deployments = &kind{
 			return nil
 		case v1alpha1.ReasonArtefactNotReady:
 			a := w.lookUp(resource{artefacts.name, d.Spec.ArtefactRef.Name})
-			if a == nil {
-				return nil
+			if a == nil || a.GetAnnotations()[v1alpha1.AnnotationSuspend] == "true" {
+				return nil // what a suspended one says may be about another organisation
 			}
 			if status, _, _ := ready(a); status == "True" && a.GetDeletionTimestamp() == nil {
 				return fmt.Errorf("waits for its Artefact, which is Ready")

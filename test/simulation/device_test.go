@@ -55,6 +55,9 @@ var devices = &kind{
 			w.org().RemoveDevice(d.ID)
 		}
 	},
+	ids: func(org *connectsim.Organisation) []string {
+		return idsOf(org.Devices(), func(d connectsim.Device) string { return d.ID })
+	},
 	atRest: func(w *world, obj object) error {
 		d := obj.(*v1alpha1.Device)
 		status, reason, _ := ready(d)

@@ -45,6 +45,9 @@ var identities = &kind{
 			w.org().RemoveDeviceIdentity(i.ID)
 		}
 	},
+	ids: func(org *connectsim.Organisation) []string {
+		return idsOf(org.DeviceIdentities(), func(i connectsim.Identity) string { return i.ID })
+	},
 	atRest: func(w *world, obj object) error {
 		i := obj.(*v1alpha1.DeviceIdentity)
 		status, reason, _ := ready(i)

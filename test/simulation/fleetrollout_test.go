@@ -34,6 +34,7 @@ var rollouts = &kind{
 	same:   func(anew, was object) { anew.(*v1alpha1.FleetRollout).Spec = was.(*v1alpha1.FleetRollout).Spec },
 	change: changeRollout,
 	add:    nothing, alter: nothing, remove: nothing, // Connect has no such thing
+	ids: func(_ *connectsim.Organisation) []string { return nil },
 	atRest: func(w *world, obj object) error {
 		switch _, reason, _ := ready(obj); reason {
 		case v1alpha1.ReasonComplete, v1alpha1.ReasonPaused, v1alpha1.ReasonFailuresExceeded, v1alpha1.ReasonRolledBack:

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectsim"
 )
 
 // kind is what a history knows of one of the operator's kinds.
@@ -22,10 +23,16 @@ type kind struct {
 	add    func(w *world, n, variant int)                  // others make an object that looks alike
 	alter  func(w *world, n, variant int)                  // others change an object
 	remove func(w *world, n, variant int)                  // others remove one
+	ids    func(org *connectsim.Organisation) []string     // of the objects that there are
 	atRest func(w *world, obj object) error                // what must be true when all is over
 }
 
-var kinds = []*kind{artefacts, authKeys, identities, devices, deployments, rollouts}
+// kinds are all of them. They are put together late, because they know of each other.
+var kinds []*kind
+
+func init() { //nolint:gochecknoinits // the compiler takes it for a cycle otherwise
+	kinds = []*kind{artefacts, authKeys, identities, devices, deployments, rollouts}
+}
 
 func kindNamed(name string) *kind {
 	at := slices.IndexFunc(kinds, func(k *kind) bool { return k.name == name })
@@ -49,6 +56,15 @@ func ready(obj object) (status, reason, message string) {
 		return "", "", ""
 	}
 	return string(c.Status), c.Reason, c.Message
+}
+
+// idsOf are the ids of objects.
+func idsOf[T any](all []T, id func(T) string) []string {
+	ids := make([]string, len(all))
+	for i := range all {
+		ids[i] = id(all[i])
+	}
+	return ids
 }
 
 // pick returns one of several; false if there is none.

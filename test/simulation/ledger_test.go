@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"rpi-connect.dev/operator/internal/controller"
 )
 
 // ledger is the way into Connect, and knows what the operator has really done there: what it sent, for
@@ -18,9 +20,10 @@ import (
 type ledger struct {
 	w *world
 
-	mu        sync.Mutex
-	made      map[string]made      // by id
-	posts     map[string]int       // of deployments that were carried out, by the lineage of the resource
+	mu    sync.Mutex
+	made  map[string]made        // by id
+	posts map[string]int         // of deployments that were carried out, by the lineage of the resource
+	open  map[resource]time.Time // until when a request for an auth key may have been carried out, for all that the operator knows
 }
 
 // made is an object that the operator has made.
@@ -35,7 +38,7 @@ type made struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}}
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}}
 }
 
 // collections are what the last parts of paths are of.
@@ -106,6 +109,9 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 		return
 	}
 	of := workedOn(req.Context())
+	if a.kind == "AuthKey" {
+		l.open[of] = time.Now().Add(2 * controller.DefaultPostSettleTime)
+	}
 	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: l.w.lineageOf(of), at: time.Now()}
 	if a.kind == "Deployment" {
 		m.deviceID, m.rollout = a.id, l.w.rolloutOf(of)
@@ -115,6 +121,24 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 		}
 	}
 	l.made[answer.ID] = m
+}
+
+// refuse notes that a request was not carried out, and that the operator cannot know it.
+func (l *ledger) refuse(req *http.Request) {
+	if a, _ := actOf(req); a.kind != "AuthKey" || a.method != http.MethodPost {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[workedOn(req.Context())] = time.Now().Add(100 * 24 * time.Hour)
+}
+
+// mayHaveMade tells whether the operator may think that a request of the resource has made a key that it
+// has not found yet.
+func (l *ledger) mayHaveMade(of resource) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.open[of])
 }
 
 // madeBy returns what is known of an object that the operator has made.

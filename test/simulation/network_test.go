@@ -31,6 +31,9 @@ const (
 	tooLate     disturbance = "too late"         // it is carried out after the process has given it up
 	refused     disturbance = "refused"          // it was not carried out, and the answer says so
 	slow        disturbance = "slow"             // it takes its time
+	lies404     disturbance = "lies 404"         // a gateway answers in the place of the API
+	lies401     disturbance = "lies 401"
+	lies200     disturbance = "lies 200"
 )
 
 // lateness is how long a late request is under way: less than the settle time.
@@ -128,7 +131,8 @@ type wire struct {
 	class   func(*http.Request) class
 	latency time.Duration
 	send    func(*http.Request) error // is told of a request before anything happens to it
-	refuse  func(*http.Request) (*http.Response, error)
+	unsent  func(*http.Request)       // is told of a request that is never carried out
+	refuse  func(*http.Request, disturbance) (*http.Response, error)
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -148,6 +152,13 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if d != "" {
 		traced(req, class, d, nil, nil)
+	}
+	switch d {
+	case diesBefore, refused, lies404, lies401, lies200:
+		if w.unsent == nil {
+			break
+		}
+		w.unsent(req)
 	}
 	if d == diesBefore {
 		w.die()
@@ -171,8 +182,8 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	case tooLate:
 		w.carryOutLater(req)
 		return nil, errNetwork
-	case refused:
-		return w.refuse(req)
+	case refused, lies404, lies401, lies200:
+		return w.refuse(req, d)
 	case slow:
 		if err := pause(req.Context(), 20*time.Second); err != nil {
 			return nil, err
@@ -256,7 +267,7 @@ func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.
 			}
 			return kubernetesWrite
 		},
-		refuse: func(req *http.Request) (*http.Response, error) {
+		refuse: func(req *http.Request, _ disturbance) (*http.Response, error) {
 			return apiserver.Fail(req, apierrors.NewTooManyRequests("the server has received too many requests", 1))
 		},
 	}
@@ -277,7 +288,7 @@ func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.
 // connect is the way to Connect.
 func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
 	way := &wire{
-		network: n, next: l, latency: latency,
+		network: n, next: l, latency: latency, unsent: l.refuse,
 		send: func(req *http.Request) error {
 			n.judgeBudget(l, req)
 			return l.send(req)
@@ -289,10 +300,11 @@ func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
 			return connectWrite
 		},
 		// A gateway, and not the API.
-		refuse: func(req *http.Request) (*http.Response, error) {
+		refuse: func(req *http.Request, d disturbance) (*http.Response, error) {
+			code := map[disturbance]int{refused: 502, lies404: 404, lies401: 401, lies200: 200}[d]
 			return &http.Response{
-				StatusCode: http.StatusBadGateway, Header: http.Header{"Content-Type": {"text/html"}},
-				Body: io.NopCloser(strings.NewReader("<html>Bad Gateway</html>")), Request: req,
+				StatusCode: code, Header: http.Header{"Content-Type": {"text/html"}},
+				Body: io.NopCloser(strings.NewReader("<html>" + http.StatusText(code) + "</html>")), Request: req,
 			}, nil
 		},
 	}

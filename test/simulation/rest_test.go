@@ -22,7 +22,8 @@ func (w *world) scanObject(item runtime.Object) {
 	if !ok {
 		return
 	}
-	if err := invariants.Check(obj); err != nil {
+	kind := obj.GetObjectKind().GroupVersionKind().Kind
+	if err := invariants.Check(obj); err != nil && !w.recently(resource{kind, obj.GetName()}) {
 		w.violated("%v", err)
 	}
 	text, err := json.Marshal(obj)
@@ -36,6 +37,7 @@ func (w *world) scanObject(item runtime.Object) {
 func (w *world) rest() {
 	w.setDown(false)
 	w.running.disarm()
+	w.sim.ClearFaults()
 	w.putToken(w.token)
 	w.pass(3 * time.Hour)
 	for range 4 {
@@ -119,21 +121,8 @@ func (w *world) isThere(organisation int, id string) bool {
 }
 
 func (w *world) ids(organisation int) (all []string) {
-	org := w.orgs[organisation]
-	for _, a := range org.Artefacts() {
-		all = append(all, a.ID)
-	}
-	for _, k := range org.AuthKeys() {
-		all = append(all, k.ID)
-	}
-	for _, i := range org.DeviceIdentities() {
-		all = append(all, i.ID)
-	}
-	for _, d := range org.Deployments("") {
-		all = append(all, d.ID)
-	}
-	for _, d := range org.Devices() {
-		all = append(all, d.ID)
+	for _, k := range kinds {
+		all = append(all, k.ids(w.orgs[organisation])...)
 	}
 	return all
 }

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/connectsim"
 )
 
@@ -79,6 +80,9 @@ var deeds = []deed{
 	{"lose-annotations", 2, true, (*world).loseAnnotations},
 	{"restore", 3, true, (*world).restore},
 	{"rebuild", 3, true, (*world).rebuild},
+	{"copy", 3, true, (*world).copyTo},
+	{"import", 3, true, (*world).importByID},
+	{"confirm-organisation", 2, true, (*world).confirmOrganisation},
 	{"lose-secret", 2, false, (*world).loseSecret},
 	{"rotate-token", 2, false, (*world).rotateToken},
 	{"swap-token", 2, false, (*world).swapToken},
@@ -88,6 +92,7 @@ var deeds = []deed{
 	{"others-add", 5, true, (*world).othersAdd},
 	{"others-change", 3, true, (*world).othersChange},
 	{"others-remove", 5, true, (*world).othersRemove},
+	{"others-churn", 2, false, (*world).othersChurn},
 	{"others-spend", 1, false, (*world).othersSpend},
 	// What devices do.
 	{"devices-go-on", 12, false, (*world).devicesGoOn},
@@ -275,6 +280,56 @@ func (w *world) rebuild(s step) {
 	w.mayStay(of)
 }
 
+// copyTo applies a copy of a resource under another name, with everything that the operator has put on it.
+func (w *world) copyTo(s step) {
+	of, k := w.resource(s)
+	other := resource{k.name, name(k.prefix, s.more%k.names)}
+	obj := w.lookUp(of)
+	if obj == nil || w.lookUp(other) != nil {
+		return
+	}
+	w.touch(other)
+	obj.SetResourceVersion("")
+	obj.SetUID("")
+	obj.SetFinalizers(nil)
+	obj.SetOwnerReferences(nil)
+	w.create(other, obj)
+}
+
+// importByID applies a resource that names an object of the organisation by its id.
+func (w *world) importByID(s step) {
+	of, k := w.resource(s)
+	id, ok := pick(k.ids(w.org()), s.more)
+	if !ok || w.lookUp(of) != nil {
+		return
+	}
+	w.touch(of)
+	obj := k.fresh(w, of.name, s.more)
+	obj.SetAnnotations(map[string]string{v1alpha1.AnnotationID: id})
+	w.create(of, obj)
+}
+
+// confirmOrganisation says that a resource moves to the organisation that the token opens.
+func (w *world) confirmOrganisation(s step) {
+	of, _ := w.resource(s)
+	if obj := w.lookUp(of); obj != nil && obj.GetDeletionTimestamp() == nil {
+		w.mayStay(of)
+	}
+	w.annotate(s, v1alpha1.AnnotationConfirmOrganisation, fmt.Sprintf("%q", connectclient.NewSecret(w.token).Fingerprint()))
+}
+
+// othersChurn has the next listing of artefacts lose a row that it has not read yet.
+func (w *world) othersChurn(s step) {
+	all := w.org().Artefacts()
+	if len(all) < 100 {
+		return
+	}
+	w.sim.Inject(connectsim.Fault{
+		Route: "GET /organisation/artefacts", Skip: 1, Times: 1,
+		Change: &connectsim.Change{Remove: []string{"a0-theirs"}, Insert: []string{fmt.Sprintf("zz-%d", s.more)}},
+	})
+}
+
 func (w *world) loseSecret(s step) {
 	k := kindNamed("AuthKey")
 	of := resource{k.name, name(k.prefix, s.n%k.names)}
@@ -332,7 +387,7 @@ func (w *world) restart(s step) {
 	w.start()
 }
 
-var disturbances = []disturbance{diesBefore, diesAfter, diesTooSoon, lost, lost, tooLate, tooLate, refused, slow}
+var disturbances = []disturbance{diesBefore, diesAfter, diesTooSoon, lost, lost, tooLate, tooLate, refused, slow, lies404, lies401, lies200}
 
 func (w *world) disturb(s step) {
 	c := []class{connectWrite, connectWrite, connectWrite, connectRead, kubernetesWrite, kubernetesWrite}[s.n%6]

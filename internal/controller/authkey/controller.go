@@ -97,11 +97,11 @@ type external struct {
 	store *reflector.Store[connectclient.AuthKey]
 
 	secret  *keySecret
-	key     state    // of the key in the Secret
-	lists   bool     // the API can list keys
-	lost    []string // live keys in no Secret, which requests of this AuthKey have made
-	settled bool     // what the newest request has made is among them
-	unsure  bool     // keys that look alike are being made by others just now
+	key     state     // of the key in the Secret
+	lists   bool      // the API can list keys
+	lost    []lostKey // live keys in no Secret, which requests of this AuthKey have made
+	settled bool      // what the newest request has made is among them
+	unsure  bool      // keys that look alike are being made by others just now
 }
 
 // Observe implements [lifecycle.Remote]. It says which key the Secret holds and how it is; one that
@@ -178,7 +178,7 @@ func (e *external) leftToRevoke() (lifecycle.Observation, error) {
 	case held != "":
 		return lifecycle.Observation{Relation: lifecycle.Recovered, ID: held, Proof: "the Secret of this AuthKey holds it"}, nil
 	case len(e.lost) > 0:
-		return lifecycle.Observation{Relation: lifecycle.Recovered, ID: e.lost[0],
+		return lifecycle.Observation{Relation: lifecycle.Recovered, ID: e.lost[0].id,
 			Proof: "it is not among the keys that were there before the request whose answer was lost"}, nil
 	default:
 		return lifecycle.Observation{Relation: lifecycle.Absent, Settled: !e.lists}, nil

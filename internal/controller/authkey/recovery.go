@@ -62,7 +62,7 @@ func (e *external) findLost(ctx context.Context) error {
 	e.awaitLost()
 	for i, intent := range e.conn.Sent {
 		before, ok := parseNote(intent.Note)
-		if !ok {
+		if over := !intent.Until.IsZero() && e.clock.Now().After(intent.Until); !ok || over {
 			continue
 		}
 		candidates := e.live(before.appearance)
@@ -80,7 +80,7 @@ func (e *external) findLost(ctx context.Context) error {
 				return err
 			}
 			if !held {
-				e.lost = append(e.lost, key.ID)
+				e.lost = append(e.lost, lostKey{key.ID, intent})
 				e.settled = e.settled || i == 0
 			}
 		}
@@ -106,7 +106,8 @@ func (e *external) awaitLost() {
 
 // accountedFor tells whether it is known what becomes of a key.
 func (e *external) accountedFor(id string) bool {
-	return slices.Contains(e.lost, id) || e.issued.here(id) || id == e.conn.Record.ID ||
+	lost := slices.ContainsFunc(e.lost, func(l lostKey) bool { return l.id == id })
+	return lost || e.issued.here(id) || id == e.conn.Record.ID ||
 		id == e.secret.id() || slices.Contains(e.secret.supersedes(), id)
 }
 
@@ -135,14 +136,25 @@ func (e *external) heldBySomebody(ctx context.Context, id string) (bool, error) 
 	return false, nil
 }
 
-// revokeLost revokes the keys that were made and could not be stored.
+// lostKey is a live key that nobody has, and the request that made it.
+type lostKey struct {
+	id     string
+	intent lifecycle.Intent
+}
+
+// revokeLost revokes the keys that were made and could not be stored. What looks like one of them and
+// comes when its request has settled is somebody else's.
 func (e *external) revokeLost(ctx context.Context) error {
 	for len(e.lost) > 0 {
-		if err := e.revoke(ctx, e.lost[0]); err != nil {
+		lost := e.lost[0]
+		if err := e.revoke(ctx, lost.id); err != nil {
+			return err
+		}
+		if err := e.conn.Answered(ctx, lost.intent); err != nil {
 			return err
 		}
 		e.conn.Event(lifecycle.Event{Warning: true, Reason: v1alpha1.EventKeyRevoked, Action: "Revoke",
-			Message: "Revoked the auth key " + e.lost[0] + ", which was made but could not be stored."})
+			Message: "Revoked the auth key " + lost.id + ", which was made but could not be stored."})
 		e.lost = e.lost[1:]
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -174,6 +175,30 @@ func (p *pass[O]) notCreated(ctx context.Context, err error) (Observation, error
 		return NotKnown(RequeueWithBackoff()), nil
 	}
 	return Observation{}, err
+}
+
+// answered notes that what a request has made was found. Until the time to settle is over something
+// that repeats requests may have had it carried out once more.
+func (p *pass[O]) answered(ctx context.Context, request Intent) error {
+	until := request.At.Add(p.SettleTime)
+	isIt := func(i Intent) bool { return i.At.Equal(request.At) && (i.Until.IsZero() || i.Until.After(until)) }
+	annotations := map[string]any{}
+	if p.intent != nil && isIt(*p.intent) {
+		settled := *p.intent
+		settled.Until = until
+		p.intent = &settled
+		annotations[v1alpha1.AnnotationCreateIntent] = settled.annotation()
+		p.memory.noteIntent(p.obj.GetUID(), &settled)
+	}
+	if at := slices.IndexFunc(p.unanswered, isIt); at >= 0 {
+		p.unanswered = slices.Clone(p.unanswered)
+		p.unanswered[at].Until = until
+		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, nil)
+	}
+	if len(annotations) == 0 {
+		return nil
+	}
+	return p.patchMetadata(ctx, anyVersion, leaveFinalizer, annotations)
 }
 
 // withdrawIntent takes the intent off the resource after a request that was not carried out, or

@@ -137,6 +137,9 @@ type Connection struct {
 	// Settling says that the newest of them may still be carried out: whatever is observed, nothing
 	// is created by this pass.
 	Settling bool
+	// Answered notes that what one of the requests has made was found: what turns up when its time to
+	// settle is over stems from somebody else.
+	Answered func(ctx context.Context, request Intent) error
 	// Owner finds the resource that has the remote id on record, other than this one.
 	Owner func(ctx context.Context, id string) (Owner, bool, error)
 	// Claims are what resources hold while they work on something that others must leave alone.

@@ -83,6 +83,7 @@ func (p *pass[O]) open(token connectclient.Secret) (Remote, error) {
 		Sent:          p.sentHere(),
 		SentElsewhere: p.sentElsewhere(),
 		Settling:      p.unsettled(),
+		Answered:      p.answered,
 		Owner:         p.owner,
 		Claims:        p.Claims,
 		Holder:        p.holder(),
