@@ -5,6 +5,7 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
@@ -41,7 +42,7 @@ var artefacts = &kind{
 	},
 	atRest: func(w *world, obj object) error {
 		a := obj.(*v1alpha1.Artefact)
-		status, reason, _ := ready(a)
+		status, reason, message := ready(a)
 		at := slices.IndexFunc(w.org().Artefacts(), func(r connectsim.Artefact) bool { return r.ID == a.Status.ID })
 		switch {
 		case status == "True" && reason == v1alpha1.ReasonAvailable:
@@ -52,7 +53,7 @@ var artefacts = &kind{
 				return fmt.Errorf("is Available, and its artefact is another one: %+v", r)
 			}
 			return nil
-		case reason == v1alpha1.ReasonConflict:
+		case reason == v1alpha1.ReasonConflict && !strings.Contains(message, v1alpha1.AnnotationID):
 			if !slices.ContainsFunc(w.org().Artefacts(), func(r connectsim.Artefact) bool {
 				return r.Name == a.Name && (r.URI != a.Spec.URI || r.Checksum != a.Spec.Checksum)
 			}) {

@@ -109,6 +109,12 @@ func (w *world) excused(obj object) error {
 			return fmt.Errorf("what it has is there")
 		}
 		return nil
+	case v1alpha1.ReasonConflict:
+		_, isKey := obj.(*v1alpha1.AuthKey) // is in conflict whether or not what it names is there
+		if named := obj.GetAnnotations()[v1alpha1.AnnotationID]; !isKey && !w.isThere(w.organisation, named) {
+			return fmt.Errorf("what it names is not there")
+		}
+		return nil
 	case v1alpha1.ReasonAlreadyClaimed:
 		return nil // whose it is, is checked with every request
 	}
