@@ -87,7 +87,7 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 
 # What must hold. The end-to-end stories run by themselves, and so do the crashes: their processes
 # want the machine.
-TESTS := check-generated check-modules check-licenses check-workflows vet lint test-unit test-e2e test-crash
+TESTS := check-generated check-modules check-licenses check-workflows vet lint test-unit test-simulation test-e2e test-crash
 
 .PHONY: test
 test: ## Run everything that must hold, and say how long each part took.
@@ -99,7 +99,11 @@ test-unit: ## Run the tests of every package, which need a control plane too.
 
 .PHONY: test-e2e
 test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have these words.
-	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v test/crash))
+	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v -e test/crash -e test/simulation))
+
+.PHONY: test-simulation
+test-simulation: ## Play ten thousand steps of random histories.
+	@GOGC=400 go test -timeout 30m ./test/simulation
 
 .PHONY: test-crash
 test-crash: ## Disturb a part of the steps of every kind.
@@ -109,8 +113,13 @@ test-crash: ## Disturb a part of the steps of every kind.
 crash-matrix: ## Disturb every step of every kind, on both revisions, and print the steps.
 	@$(TEST_ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
 
+# The first of the histories that soak plays, and how many steps they have.
+SEED ?= 1000
+STEPS ?= 1000000
+
 .PHONY: soak
-soak: ## Play a million steps of random histories of FleetRollouts.
+soak: ## Play a million steps of random histories: STEPS of them, from SEED on. And one of FleetRollouts alone.
+	GOGC=400 go test ./test/simulation -run TestHistories$$ -timeout 0 -v -args -steps $(STEPS) -first $(SEED) -whole
 	go test ./internal/controller/fleetrollout -run TestWhateverHappens -timeout 60m -args -histories 2500
 
 # What the images are built from, and the licences that go well with theirs in a binary.

@@ -29,7 +29,7 @@ var artefacts = &kind{
 			return // names are unique
 		}
 		uri, checksum := content(called, variant)
-		w.org().AddArtefact(called, uri, checksum)
+		w.noteTheirs(w.org().AddArtefact(called, uri, checksum).ID)
 	},
 	alter: nothing, // Connect has no such thing
 	remove: func(w *world, n, _ int) {

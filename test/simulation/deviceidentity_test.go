@@ -32,7 +32,7 @@ var identities = &kind{
 	change: changeIdentity,
 	add: func(w *world, n, variant int) {
 		if w.identityOf(name("i", n)) == nil {
-			w.org().AddDeviceIdentity(boards[name("i", n)].public, "somebody's", "", texts(tags(variant)))
+			w.noteTheirs(w.org().AddDeviceIdentity(boards[name("i", n)].public, "somebody's", "", texts(tags(variant))).ID)
 		}
 	},
 	alter: func(w *world, n, variant int) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
@@ -89,9 +90,26 @@ func (w *world) judgeDeletion(a act, of resource, obj object) {
 		if policy := policyOf(obj); policy == v1alpha1.DeletionPolicyOrphan {
 			w.violated("%s %s is deleted for %s, whose policy is Orphan", a.kind, a.id, of)
 		}
-	case policyOf(obj) != v1alpha1.DeletionPolicyDelete:
+	case policyOf(obj) != v1alpha1.DeletionPolicyDelete && !w.madeMeanwhile(of, a.id):
 		w.violated("%s %s is deleted for %s, which has not made it", a.kind, a.id, of)
 	}
+}
+
+// noteTheirs notes that others have made an object.
+func (w *world) noteTheirs(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.theirs[id] = time.Now()
+}
+
+// madeMeanwhile tells whether others made the object between the operator's last listing and its request
+// to make the same, so that nobody can tell whose it is if the answer was lost.
+func (w *world) madeMeanwhile(of resource, id string) bool {
+	w.mu.Lock()
+	at, theirs := w.theirs[id]
+	w.mu.Unlock()
+	asked := w.ledger.askedAt(of)
+	return theirs && asked.After(at) && asked.Sub(at) < 15*time.Minute
 }
 
 func policyOf(obj object) v1alpha1.DeletionPolicy {

@@ -22,6 +22,7 @@ type ledger struct {
 
 	mu    sync.Mutex
 	made  map[string]made        // by id
+	asked map[resource]time.Time // when the last POST was sent
 	posts map[string]int         // of deployments that were carried out, by the lineage of the resource
 	open  map[resource]time.Time // until when a request for an auth key may have been carried out, for all that the operator knows
 }
@@ -38,7 +39,7 @@ type made struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}}
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}, asked: map[resource]time.Time{}}
 }
 
 // collections are what the last parts of paths are of.
@@ -78,6 +79,11 @@ func actOf(req *http.Request) (a act, changes bool) {
 func (l *ledger) send(req *http.Request) error {
 	token := tokenOf(req)
 	if a, changes := actOf(req); changes {
+		if a.method == http.MethodPost {
+			l.mu.Lock()
+			l.asked[workedOn(req.Context())] = time.Now()
+			l.mu.Unlock()
+		}
 		l.w.judge(a, workedOn(req.Context()), token, req)
 	}
 	return nil
@@ -139,6 +145,13 @@ func (l *ledger) mayHaveMade(of resource) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return time.Now().Before(l.open[of])
+}
+
+// askedAt is when an object was last asked for, for a resource.
+func (l *ledger) askedAt(of resource) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked[of]
 }
 
 // madeBy returns what is known of an object that the operator has made.

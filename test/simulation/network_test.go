@@ -336,6 +336,13 @@ func (n *network) noteBudget(req *http.Request, res *http.Response) {
 	n.throttled[tokenOf(req)] = time.Now()
 }
 
+// forgetBudgets is for when the access token changes: what was known of the one before may be forgotten.
+func (n *network) forgetBudgets() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.throttled)
+}
+
 // nextWindow is when the budget is there again.
 func nextWindow(t time.Time) time.Time { return t.Truncate(time.Hour).Add(time.Hour) }
 

@@ -69,6 +69,7 @@ func (w *world) atRest() {
 	for _, k := range kinds {
 		w.each(k.name, func(obj object) {
 			referenced[obj.GetCommonStatus().ID] = true
+			referenced[obj.GetAnnotations()[v1alpha1.AnnotationID]] = true // of one that is suspended
 			if err := w.resourceAtRest(k, obj); err != nil {
 				status, reason, message := ready(obj)
 				w.violated("%s %s, which says %s %s: %s: %v", k.name, obj.GetName(), status, reason, message, err)

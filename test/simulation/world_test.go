@@ -68,6 +68,7 @@ type world struct {
 	lineages   map[string]string      // of the uids of resources
 	touched    map[resource]time.Time // when a person last did something to a resource
 	tokens     map[string]int         // to which organisation they belong
+	theirs     map[string]time.Time   // when others made an object
 	letGo      map[resource]time.Time // what was made before may stay behind
 	counter    int
 }
@@ -98,7 +99,7 @@ func newWorld(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, ra
 	t.Helper()
 	w := &world{
 		random: random, setup: drawSetup(random),
-		lineages: map[string]string{}, touched: map[resource]time.Time{}, tokens: map[string]int{}, letGo: map[resource]time.Time{},
+		lineages: map[string]string{}, touched: map[resource]time.Time{}, tokens: map[string]int{}, theirs: map[string]time.Time{}, letGo: map[resource]time.Time{},
 	}
 	var err error
 	w.api, err = apiserver.New(crds)
@@ -157,6 +158,9 @@ func (w *world) organisationOf(token string) int {
 // putToken writes the access token; an empty one removes the Secret.
 func (w *world) putToken(token string) {
 	ctx := context.Background()
+	if w.running != nil {
+		w.running.forgetBudgets()
+	}
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tokenName}}
 	if token == "" {
 		w.must(client.IgnoreNotFound(w.user.Delete(ctx, s)))
