@@ -46,8 +46,9 @@ const (
 	AnnotationSuspend = "rpi-connect.dev/suspend"
 
 	// AnnotationWithdrawn is "true" on a Deployment that its FleetRollout has
-	// cancelled for now: it is made again when devices may begin again. Leave it
-	// alone.
+	// cancelled for now, or keeps from beginning because another Deployment
+	// brings the artefact to the device: it is made again when the device may
+	// begin. Leave it alone.
 	AnnotationWithdrawn = "rpi-connect.dev/withdrawn"
 
 	// Finalizer keeps a resource until its remote object is dealt with.

@@ -318,6 +318,10 @@ func (e *external) Prepare(context.Context) (lifecycle.Preparation, error) {
 		return lifecycle.Lacking(lifecycle.Stalled(v1alpha1.ReasonCancelled,
 			"spec.cancel was true before the deployment was made, so it was not made.").WithRequeueAfter(0)), nil
 	}
+	if e.obj.Annotations[v1alpha1.AnnotationWithdrawn] == "true" {
+		return lifecycle.Lacking(lifecycle.Stalled(v1alpha1.ReasonAlreadyClaimed,
+			"Another Deployment was bringing the artefact to the device: the FleetRollout makes this one anew when the device may begin.").WithRequeueAfter(0)), nil
+	}
 	return lifecycle.Preparation{Note: note{Device: e.device.ID, Artefact: e.artefact.id, Newest: e.newest}.String()}, nil
 }
 

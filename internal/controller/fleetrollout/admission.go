@@ -136,6 +136,16 @@ func (p *planner) withdrawPending() {
 	}
 }
 
+// holdMirrored keeps the Deployments from beginning that found another one of the same artefact on
+// their devices: when that one goes, they would, whatever maxConcurrent, a pause or a window say.
+func (p *planner) holdMirrored() {
+	for _, c := range p.children {
+		if c.mirrored && !c.held() && c.obj.DeletionTimestamp.IsZero() {
+			p.hold = append(p.hold, c)
+		}
+	}
+}
+
 // unwanted tells whether no device shall begin with the Deployment.
 func (p *planner) unwanted(c *child) bool {
 	_, takesPart := p.byDevice[c.device]

@@ -110,17 +110,22 @@ func readChild(obj *v1alpha1.Deployment, deadlines deadlines, neighbour neighbou
 	return c, true
 }
 
-// mirror takes over the state of the Deployment that already delivers the artefact to the device.
+// mirror takes over the state of the Deployment that already delivers the artefact to the device. When
+// that one goes, the device has to begin again, in its turn: until the child is held, it may do so by
+// itself.
 func (c *child) mirror(other *v1alpha1.Deployment, pendingDeadline time.Duration, now time.Time) {
-	if other == nil {
-		c.state = overridden // by one that is about to go: then this child is looked at again
-		return
-	}
 	c.mirrored = true
-	if c.state, c.since = stateOf(other, pendingDeadline, now); c.state == withdrawn {
-		c.state = overridden
+	c.state = withdrawn
+	if other != nil {
+		c.state, c.since = stateOf(other, pendingDeadline, now)
+	}
+	if c.state == withdrawn && !c.held() {
+		c.state, c.since = pending, time.Time{}
 	}
 }
+
+// held tells whether the rollout keeps the child from beginning.
+func (c *child) held() bool { return c.obj.Annotations[v1alpha1.AnnotationWithdrawn] == "true" }
 
 func nameOf(obj *v1alpha1.Deployment) string {
 	switch {

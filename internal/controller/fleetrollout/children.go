@@ -144,6 +144,11 @@ func (p *pass) carryOut(ctx context.Context, made plan) (behind bool, err error)
 			return false, err
 		}
 	}
+	for _, c := range made.hold {
+		if err := p.hold(ctx, c.obj); err != nil {
+			return false, err
+		}
+	}
 	for _, c := range made.remove {
 		err := p.Client.Delete(ctx, c.obj, client.Preconditions{UID: new(c.obj.UID)})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
@@ -169,6 +174,13 @@ func (p *pass) withdraw(ctx context.Context, obj *v1alpha1.Deployment) error {
 	return client.IgnoreNotFound(p.patch(ctx, obj, map[string]any{
 		"metadata": map[string]any{"uid": obj.UID, "annotations": map[string]any{v1alpha1.AnnotationWithdrawn: "true"}},
 		"spec":     map[string]any{"cancel": true},
+	}))
+}
+
+// hold keeps a Deployment from beginning.
+func (p *pass) hold(ctx context.Context, obj *v1alpha1.Deployment) error {
+	return client.IgnoreNotFound(p.patch(ctx, obj, map[string]any{
+		"metadata": map[string]any{"uid": obj.UID, "annotations": map[string]any{v1alpha1.AnnotationWithdrawn: "true"}},
 	}))
 }
 

@@ -30,6 +30,7 @@ type input struct {
 type plan struct {
 	create   []order
 	withdraw []*child // to be cancelled, unless a device has begun
+	hold     []*child // that may not begin by themselves
 	remove   []*child
 	status   v1alpha1.FleetRolloutStatus
 	outcome  lifecycle.Outcome
@@ -71,6 +72,7 @@ func makePlan(in input) plan {
 	p.planRollback()
 
 	p.withdrawPending()
+	p.holdMirrored()
 	p.admit()
 	p.prune()
 
