@@ -22,7 +22,9 @@ func (e *external) search(ctx context.Context) (lifecycle.Observation, error) {
 	if seen, err := e.recover(ctx); err != nil || seen.Relation == lifecycle.Recovered {
 		return seen, err
 	}
-	if e.conn.Settling {
+	// Whoever goes has nothing to find but what it has made; and while what it has made may be in
+	// another organisation, nothing is made here.
+	if e.conn.Settling || e.otherOrganisation || !e.obj.DeletionTimestamp.IsZero() {
 		return lifecycle.AbsentObject(), nil
 	}
 	if waits, err := e.resolve(ctx); err != nil || waits != nil {
