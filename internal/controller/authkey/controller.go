@@ -96,12 +96,17 @@ type external struct {
 	conn  *lifecycle.Connection
 	store *reflector.Store[connectclient.AuthKey]
 
-	secret  *keySecret
-	key     state     // of the key in the Secret
-	lists   bool      // the API can list keys
-	lost    []lostKey // live keys in no Secret, which requests of this AuthKey have made
-	settled bool      // what the newest request has made is among them
-	unsure  bool      // keys that look alike are being made by others just now
+	secret *keySecret
+	key    state              // of the key in the Secret
+	lists  bool               // the API can list keys
+	sent   []lifecycle.Intent // requests that went to this organisation and whose answers were lost
+	lost   []lostKey          // live keys in no Secret, which requests of this AuthKey have made
+	// settled: what the newest request has made is among them.
+	settled bool
+	// unsure: keys that look alike are being made by others just now.
+	unsure bool
+	// otherOrganisation: an earlier request, with another access token, may have gone to another one.
+	otherOrganisation bool
 }
 
 // Observe implements [lifecycle.Remote]. It says which key the Secret holds and how it is; one that
@@ -116,11 +121,18 @@ func (e *external) Observe(ctx context.Context) (lifecycle.Observation, error) {
 		}
 		return lifecycle.Observation{}, err
 	}
+	e.sentHere()
 	if e.lists {
 		if err := e.findLost(ctx); err != nil {
 			return lifecycle.Observation{}, err
 		}
 	}
+	seen, err := e.observe()
+	seen.SameOrganisation = !e.otherOrganisation
+	return seen, err
+}
+
+func (e *external) observe() (lifecycle.Observation, error) {
 	switch {
 	case e.deleting():
 		return e.leftToRevoke()

@@ -56,11 +56,36 @@ func (e *external) live(a appearance) []connectclient.AuthKey {
 	return found
 }
 
+// sentHere gathers the requests that went to the organisation that the token opens, the newest first:
+// those that were sent with it, and those that were sent with another one when keys were there that are
+// here, too.
+func (e *external) sentHere() {
+	e.sent = slices.Clone(e.conn.Sent)
+	for _, intent := range e.conn.SentElsewhere {
+		if before, ok := parseNote(intent.Note); ok && e.hasOneOf(before.Before) {
+			e.sent = append(e.sent, intent)
+		} else {
+			e.otherOrganisation = true
+		}
+	}
+	slices.SortStableFunc(e.sent, func(a, b lifecycle.Intent) int { return b.At.Compare(a.At) })
+}
+
+// hasOneOf tells whether the organisation has a key whose id has one of the hashes.
+func (e *external) hasOneOf(hashes []string) bool {
+	for key := range e.store.All() {
+		if slices.Contains(hashes, shortHash(key.ID)) {
+			return true
+		}
+	}
+	return false
+}
+
 // findLost finds the live keys that requests of this AuthKey have made whose answers were lost. They
 // are in no Secret, and nobody will ever see them.
 func (e *external) findLost(ctx context.Context) error {
 	e.awaitLost()
-	for i, intent := range e.conn.Sent {
+	for i, intent := range e.sent {
 		before, ok := parseNote(intent.Note)
 		if over := !intent.Until.IsZero() && e.clock.Now().After(intent.Until); !ok || over {
 			continue
@@ -92,7 +117,7 @@ func (e *external) findLost(ctx context.Context) error {
 // late that is.
 func (e *external) awaitLost() {
 	var looks []appearance
-	for _, intent := range e.conn.Sent {
+	for _, intent := range e.sent {
 		if before, ok := parseNote(intent.Note); ok {
 			looks = append(looks, before.appearance)
 		}
