@@ -116,7 +116,7 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	}
 	of := workedOn(req.Context())
 	if a.kind == "AuthKey" {
-		l.open[of] = time.Now().Add(2 * controller.DefaultPostSettleTime)
+		l.open[of] = later(l.open[of], time.Now().Add(2*controller.DefaultPostSettleTime))
 	}
 	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: l.w.lineageOf(of), at: time.Now()}
 	if a.kind == "Deployment" {
@@ -160,6 +160,13 @@ func (l *ledger) madeBy(id string) (made, bool) {
 	defer l.mu.Unlock()
 	m, found := l.made[id]
 	return m, found
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func tokenOf(req *http.Request) string {

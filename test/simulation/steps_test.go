@@ -151,7 +151,11 @@ func (w *world) resource(s step) (resource, *kind) {
 func (w *world) apply(s step) {
 	of, k := w.resource(s)
 	w.touch(of)
-	if !w.update(of, func(obj object) { k.change(w, obj, s.more) }) {
+	if !w.update(of, func(obj object) {
+		if k.change(w, obj, s.more); obj.GetDeletionTimestamp() != nil && policyOf(obj) == v1alpha1.DeletionPolicyOrphan {
+			w.mayStay(of)
+		}
+	}) {
 		w.create(of, k.fresh(w, of.name, s.more))
 	}
 }

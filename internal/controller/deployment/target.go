@@ -29,7 +29,8 @@ const (
 )
 
 func byArtefact(obj *v1alpha1.Deployment) []string {
-	if obj.Spec.ArtefactRef == nil || lifecycle.RecordOf(obj).Own() {
+	// One that was restored from a backup is compared with its Artefact, too.
+	if record := lifecycle.RecordOf(obj); obj.Spec.ArtefactRef == nil || record.Own() && !record.Restored {
 		return nil
 	}
 	return []string{obj.Spec.ArtefactRef.Name}

@@ -81,6 +81,9 @@ func deadlinesOf(spec *v1alpha1.FleetRolloutSpec) deadlines {
 	return d
 }
 
+// claimPatience is how long a device is left alone on the word of a Deployment that is not to be found.
+const claimPatience = time.Hour
+
 func durationOr(given *metav1.Duration, otherwise time.Duration) time.Duration {
 	if given == nil {
 		return otherwise
@@ -115,9 +118,13 @@ func readChild(obj *v1alpha1.Deployment, deadlines deadlines, neighbour neighbou
 // itself.
 func (c *child) mirror(other *v1alpha1.Deployment, pendingDeadline time.Duration, now time.Time) {
 	c.mirrored = true
-	c.state = withdrawn
-	if other != nil {
+	switch {
+	case other != nil:
 		c.state, c.since = stateOf(other, pendingDeadline, now)
+	case now.Before(endOf(c.obj).Add(claimPatience)):
+		c.state, c.since = overridden, endOf(c.obj) // by one that cannot be made out, or is about to go
+	default:
+		c.state = withdrawn
 	}
 	if c.state == withdrawn && !c.held() {
 		c.state, c.since = pending, time.Time{}

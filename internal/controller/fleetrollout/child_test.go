@@ -3,6 +3,7 @@
 package fleetrollout
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -37,12 +38,17 @@ func TestAnotherDeploymentOnTheDevice(t *testing.T) {
 		"is in progress":                           {ofState("in_progress"), true, inProgress},
 		"has failed":                               {failedOne, true, failed},
 		"was withdrawn, and this one waits":        {withdrawnOne, true, withdrawn},
-		"is gone, and this one waits":              {nil, true, withdrawn},
+		"is gone for long, and this one waits":     {nil, true, withdrawn},
 		"was withdrawn, and this one may go ahead": {withdrawnOne, false, pending},
-		"is gone, and this one may go ahead":       {nil, false, pending},
+		"is gone for long":                         {nil, false, pending},
+		"is not to be found":                       {nil, true, overridden},
 	} {
 		t.Run("it "+name, func(t *testing.T) {
 			c := &child{obj: &v1alpha1.Deployment{}}
+			c.obj.CreationTimestamp = metav1.NewTime(now)
+			if strings.Contains(name, "for long") {
+				c.obj.CreationTimestamp = metav1.NewTime(now.Add(-2 * time.Hour))
+			}
 			if test.held {
 				c.obj.Annotations = map[string]string{v1alpha1.AnnotationWithdrawn: "true"}
 			}

@@ -77,6 +77,10 @@ func (p *planner) readMember(m *member) {
 			m.state, m.retryAt = waiting, m.last.since.Add(backoff)
 			p.lookAt(m.retryAt)
 		}
+	case overridden:
+		if m.last.mirrored {
+			p.lookAt(m.last.since.Add(claimPatience))
+		}
 	case pending:
 		if !m.last.since.IsZero() {
 			p.lookAt(m.last.since.Add(deadlinesOf(p.spec).pending))
