@@ -39,7 +39,7 @@ func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *
 	p := &pass[O]{Reconciler: r, req: req, obj: obj, known: known, record: recordOf(obj), intent: intentOf(obj)}
 	p.stored, _ = obj.DeepCopyObject().(O)
 	p.held = p.stored
-	if p.intent == nil && p.record.ID == "" {
+	if p.intent == nil {
 		p.intent = r.memory.intentOf(obj.GetUID())
 		p.intentLost = p.intent != nil
 	}

@@ -142,7 +142,7 @@ func stripped(was, is Object) bool {
 // intentStripped tells whether somebody took the intent of a request that is under way off the
 // resource.
 func (r *Reconciler[O]) intentStripped(is Object) bool {
-	return r.memory.intentOf(is.GetUID()) != nil && is.GetAnnotations()[v1alpha1.AnnotationCreateIntent] == "" && recordOf(is).ID == ""
+	return r.memory.intentOf(is.GetUID()) != nil && is.GetAnnotations()[v1alpha1.AnnotationCreateIntent] == ""
 }
 
 // disowned tells whether a user has taken the record off a resource that has it from a backup only:
