@@ -136,7 +136,7 @@ func (w *world) ids(organisation int) (all []string) {
 
 // stays tells whether what the operator has made may stay behind.
 func (w *world) stays(m made) bool {
-	if obj := w.lookUp(m.resource); obj != nil && isLost(obj) {
+	if obj := w.lookUp(m.resource); obj != nil && (isLost(obj) || obj.GetAnnotations()[v1alpha1.AnnotationSuspend] == "true") {
 		return true
 	}
 	w.mu.Lock()
