@@ -95,7 +95,7 @@ test: ## Run everything that must hold, and say how long each part took.
 
 .PHONY: test-unit
 test-unit: ## Run the tests of every package, which need a control plane too.
-	@$(TEST_ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... .
+	@$(TEST_ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... ./test/monitoring/... .
 
 .PHONY: test-e2e
 test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have these words.

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package monitoring_test compares what is shipped for Prometheus and Grafana with the operator.
+package monitoring_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+const root = "../../"
+
+type rule struct {
+	Alert       string            `json:"alert"`
+	Expr        string            `json:"expr"`
+	For         string            `json:"for"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func rules(t *testing.T) (all []rule) {
+	t.Helper()
+	var file struct {
+		Spec struct {
+			Groups []struct {
+				Rules []rule `json:"rules"`
+			} `json:"groups"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "config/prometheus/prometheus_rule.yaml")), &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range file.Spec.Groups {
+		all = append(all, group.Rules...)
+	}
+	if len(all) == 0 {
+		t.Fatal("there is no rule")
+	}
+	return all
+}
+
+func TestEveryAlertHasARunbook(t *testing.T) {
+	headings := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^### (\w+)$`).FindAllStringSubmatch(read(t, "docs/troubleshooting.md"), -1) {
+		headings[strings.ToLower(heading[1])] = true
+	}
+	for _, r := range rules(t) {
+		page, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "#")
+		if !strings.HasSuffix(page, "/docs/troubleshooting.md") || !headings[anchor] {
+			t.Errorf("%s: docs/troubleshooting.md has nothing at %q", r.Alert, r.Annotations["runbook_url"])
+		}
+		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.For == "" {
+			t.Errorf("%s lacks a summary, a description, or how long it has to last", r.Alert)
+		}
+	}
+}
+
+func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
+	served := map[string]bool{}
+	metric := regexp.MustCompile(`"(rpi_connect_\w+)"`)
+	err := filepath.WalkDir(root+"internal", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, name := range metric.FindAllStringSubmatch(string(text), -1) {
+			served[name[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules(t) {
+		names := regexp.MustCompile(`rpi_connect_\w+`).FindAllString(r.Expr, -1)
+		if len(names) == 0 {
+			t.Errorf("%s asks for no metric of the operator", r.Alert)
+		}
+		for _, name := range names {
+			if !served[name] {
+				t.Errorf("%s asks for %s, which the operator does not serve", r.Alert, name)
+			}
+		}
+	}
+}
