@@ -53,6 +53,29 @@ func rules(t *testing.T) (all []rule) {
 	return all
 }
 
+// panels are those of the dashboard, as if they were rules.
+func panels(t *testing.T) (all []rule) {
+	t.Helper()
+	var dashboard struct {
+		Panels []struct {
+			Title   string `json:"title"`
+			Targets []rule `json:"targets"`
+		} `json:"panels"`
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "config/grafana/rpi-connect-operator.json")), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			all = append(all, rule{Alert: panel.Title, Expr: target.Expr})
+		}
+	}
+	if len(all) == 0 {
+		t.Fatal("the dashboard asks for nothing")
+	}
+	return all
+}
+
 func TestEveryAlertHasARunbook(t *testing.T) {
 	headings := map[string]bool{}
 	for _, heading := range regexp.MustCompile(`(?m)^### (\w+)$`).FindAllStringSubmatch(read(t, "docs/troubleshooting.md"), -1) {
@@ -69,7 +92,7 @@ func TestEveryAlertHasARunbook(t *testing.T) {
 	}
 }
 
-func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
+func TestAlertsAndPanelsAskForMetricsThatThereAre(t *testing.T) {
 	served := map[string]bool{}
 	metric := regexp.MustCompile(`"(rpi_connect_\w+)"`)
 	err := filepath.WalkDir(root+"internal", func(path string, _ fs.DirEntry, err error) error {
@@ -85,7 +108,7 @@ func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range rules(t) {
+	for _, r := range append(rules(t), panels(t)...) {
 		names := regexp.MustCompile(`rpi_connect_\w+`).FindAllString(r.Expr, -1)
 		if len(names) == 0 {
 			t.Errorf("%s asks for no metric of the operator", r.Alert)
