@@ -96,7 +96,7 @@ type drained struct{ watch.Interface }
 func (d drained) Stop() {
 	d.Interface.Stop()
 	go func() {
-		for range d.ResultChan() { //nolint:revive // what comes now interests nobody
+		for range d.ResultChan() { // what comes now interests nobody
 		}
 	}()
 }

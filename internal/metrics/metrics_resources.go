@@ -4,8 +4,6 @@ package metrics
 
 import (
 	"context"
-	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
@@ -68,11 +67,12 @@ func (r *Resources) Collect(series chan<- prometheus.Metric) {
 	defer cancel()
 	for name := range r.Scheme.KnownTypes(v1alpha1.GroupVersion) {
 		kind, isList := strings.CutSuffix(name, "List")
-		if !isList || !r.Scheme.Recognizes(v1alpha1.GroupVersion.WithKind(kind)) {
+		if !isList {
 			continue // of the API machinery, or a single resource
 		}
 		if err := r.collect(ctx, kind, series); err != nil {
-			series <- prometheus.NewInvalidMetric(conditions, fmt.Errorf("count %s: %w", kind, err))
+			// An invalid metric would fail the whole scrape.
+			log.Log.WithName("metrics").Error(err, "count resources", "kind", kind)
 		}
 	}
 }
@@ -109,14 +109,15 @@ func (r *Resources) collect(ctx context.Context, kind string, series chan<- prom
 	return err
 }
 
-// conditionsOf are those of any kind: each has them in its status.
+// conditionsOf are those of any kind.
 func conditionsOf(object runtime.Object) []metav1.Condition {
-	status := reflect.ValueOf(object).Elem().FieldByName("Status")
-	if !status.IsValid() {
+	resource, ok := object.(interface {
+		GetCommonStatus() *v1alpha1.CommonStatus
+	})
+	if !ok {
 		return nil
 	}
-	list, _ := status.FieldByName("Conditions").Interface().([]metav1.Condition)
-	return list
+	return resource.GetCommonStatus().Conditions
 }
 
 func expiringUnused(keys []v1alpha1.AuthKey, now time.Time) (n int) {

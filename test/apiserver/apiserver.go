@@ -11,6 +11,7 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -34,11 +35,13 @@ type Server struct {
 	mapper    *meta.DefaultRESTMapper
 
 	mu      sync.Mutex
-	version int64         // of the newest write
-	log     []event       // the writes, oldest first
-	changed chan struct{} // closed with the next write
-	lag     time.Duration // after which a watch shows a write
-	writes  int           // that changed something
+	version int64           // of the newest write
+	log     []event         // the writes, oldest first
+	changed chan struct{}   // closed with the next write
+	lag     time.Duration   // after which a watch shows a write
+	writes  int             // that changed something
+	cut     context.Context //nolint:containedctx // of the watches, which are requests without end
+	cutAll  context.CancelFunc
 	uids    int
 }
 
@@ -60,6 +63,7 @@ func New(crds []*apiextensionsv1.CustomResourceDefinition) (*Server, error) {
 		mapper:    meta.NewDefaultRESTMapper(nil),
 		changed:   make(chan struct{}),
 	}
+	s.cut, s.cutAll = context.WithCancel(context.Background())
 	s.add(resource{GroupVersionKind: schema.GroupVersionKind{Version: "v1", Kind: "Namespace"}, plural: "namespaces"}, meta.RESTScopeRoot)
 	s.add(resource{GroupVersionKind: schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, plural: "secrets"}, meta.RESTScopeNamespace)
 	s.add(resource{GroupVersionKind: schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "ControllerRevision"}, plural: "controllerrevisions"}, meta.RESTScopeNamespace)

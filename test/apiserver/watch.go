@@ -34,11 +34,15 @@ func (s *Server) watch(req *http.Request) (*http.Response, error) {
 	} else if len(s.log) > 0 && from < s.log[0].version-1 {
 		return answered(req, apierrors.NewResourceExpired("too old resource version"))
 	}
+	ctx, cancel := context.WithCancel(req.Context())
+	uncut := context.AfterFunc(s.cut, cancel)
 	reader, writer := io.Pipe()
-	stop := context.AfterFunc(req.Context(), func() { _ = writer.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = writer.Close() })
 	go func() {
+		defer cancel()
+		defer uncut()
 		defer stop()
-		s.follow(req.Context(), t, from, first, writer)
+		s.follow(ctx, t, from, first, writer)
 	}()
 	return &http.Response{
 		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: reader, Request: req,
@@ -134,6 +138,14 @@ func (s *Server) after(version int64) int {
 		}
 	}
 	return low
+}
+
+// CutWatches ends all watches, as a load balancer does, or a server that restarts.
+func (s *Server) CutWatches() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutAll()
+	s.cut, s.cutAll = context.WithCancel(context.Background())
 }
 
 // Compact forgets the writes before now: whoever watches from before has to list anew, as after a

@@ -71,5 +71,5 @@ func content(name string, variant int) (uri, checksum string) {
 	if variant%4 == 3 {
 		version = 2
 	}
-	return fmt.Sprintf("https://updates.example.com/%s-%d.tar.zst", name, version), fmt.Sprintf("%064d", version)
+	return fmt.Sprintf("https://updates.example.com/%s-%d.tar.zst?signature=%s", name, version, canary), fmt.Sprintf("%064d", version)
 }

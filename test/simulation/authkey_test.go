@@ -40,7 +40,7 @@ var authKeys = &kind{
 		}
 	},
 	add: func(w *world, n, variant int) {
-		w.org().AddAuthKey(name("k", n), "", texts(tags(variant)), 1)
+		w.org().AddAuthKey(name("k", n), "", tags(variant), 1)
 	},
 	alter: nothing, // there is no way to tell
 	remove: func(w *world, n, _ int) {
@@ -115,18 +115,11 @@ func (w *world) keysAtRest() {
 			if !ours || !k.Usable(time.Now()) || held[k.Secret] || w.stays(m) || n != w.organisation {
 				continue
 			}
-			w.violated("an auth key of %s is live and in no Secret: %s, made at %s", m.resource, k.ID, m.at)
+			w.violatedf("an auth key of %s is live and in no Secret: %s, made at %s", m.resource, k.ID, m.at)
 		}
 	}
 }
 
 func tags(variant int) []v1alpha1.Tag {
 	return [][]v1alpha1.Tag{nil, {"kiosk"}, {"kiosk", "lab"}, {"production"}}[variant%4]
-}
-
-func texts(tags []v1alpha1.Tag) (all []string) {
-	for _, t := range tags {
-		all = append(all, string(t))
-	}
-	return all
 }

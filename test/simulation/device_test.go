@@ -43,7 +43,7 @@ var devices = &kind{
 		if d, ok := pick(w.org().Devices(), n); ok {
 			w.org().ChangeDevice(d.ID, func(d *connectsim.Device) {
 				if variant%2 == 0 {
-					d.Tags = texts(tags(variant / 2))
+					d.Tags = tags(variant / 2)
 				} else {
 					d.Name = name("pi", variant/2%boardsSignedIn)
 				}
@@ -79,7 +79,7 @@ var devices = &kind{
 			return nil // which cannot change devices
 		case d.Spec.Name != "" && r.Name != d.Spec.Name:
 			return fmt.Errorf("is Available, and its device is called %q", r.Name)
-		case d.Spec.Tags != nil && !sameTags(r.Tags, texts(d.Spec.Tags)):
+		case d.Spec.Tags != nil && !sameTags(r.Tags, d.Spec.Tags):
 			return fmt.Errorf("is Available, and its device has the tags %v", r.Tags)
 		}
 		return nil
@@ -138,7 +138,7 @@ func (w *world) devicesGoOn(s step) {
 			w.org().MoveDeployment(d.ID, connectsim.InProgress, "")
 		case connectsim.InProgress:
 			if s.more%4 == 3 {
-				w.org().MoveDeployment(d.ID, connectsim.Failed, "the script ended with 1")
+				w.org().MoveDeployment(d.ID, connectsim.Failed, "cannot read https://root:"+canary+"@updates.example.com/?key="+canary+" with rpdev_0123456789abcdef")
 			} else {
 				w.org().MoveDeployment(d.ID, connectsim.Succeeded, "")
 			}

@@ -32,12 +32,12 @@ var identities = &kind{
 	change: changeIdentity,
 	add: func(w *world, n, variant int) {
 		if w.identityOf(name("i", n)) == nil {
-			w.noteTheirs(w.org().AddDeviceIdentity(boards[name("i", n)].public, "somebody's", "", texts(tags(variant))).ID)
+			w.noteTheirs(w.org().AddDeviceIdentity(boards[name("i", n)].public, "somebody's", "", tags(variant)).ID)
 		}
 	},
 	alter: func(w *world, n, variant int) {
 		if i, ok := pick(w.org().DeviceIdentities(), n); ok {
-			w.org().ChangeDeviceIdentity(i.ID, func(i *connectsim.Identity) { i.Tags = texts(tags(variant)) })
+			w.org().ChangeDeviceIdentity(i.ID, func(i *connectsim.Identity) { i.Tags = tags(variant) })
 		}
 	},
 	remove: func(w *world, n, _ int) {
@@ -64,7 +64,7 @@ var identities = &kind{
 			return fmt.Errorf("is Available, and its identity has another key")
 		case i.Spec.Description != "" && r.Description != i.Spec.Description:
 			return fmt.Errorf("is Available, and its identity is described as %q", r.Description)
-		case r.DeviceID == "" && i.Spec.Tags != nil && !sameTags(r.Tags, texts(i.Spec.Tags)):
+		case r.DeviceID == "" && i.Spec.Tags != nil && !sameTags(r.Tags, i.Spec.Tags):
 			return fmt.Errorf("is Available, and its identity has the tags %v", r.Tags)
 		}
 		return nil

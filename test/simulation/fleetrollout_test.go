@@ -74,7 +74,7 @@ func (w *world) scanRollouts() {
 	}
 	for rollout, n := range active {
 		if n > maxConcurrent {
-			w.violated("%d devices of FleetRollout %s are at work, %d may be", n, rollout, maxConcurrent)
+			w.violatedf("%d devices of FleetRollout %s are at work, %d may be", n, rollout, maxConcurrent)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
 	klog.SetLogger(logr.Discard())
 	// The other handler slows errors down by the time between two of them, which no two bubbles share.
-	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
+	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1] //nolint:reassign // it is made for that
 	os.Exit(m.Run())
 }
 
@@ -164,12 +164,12 @@ func report(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h hi
 // run plays a history, and returns the promises that it breaks.
 func run(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h history) (broken []string) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { //nolint:thelper // it is the history itself
+	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, crds, rand.New(rand.NewPCG(h.seed, 2)))
 		defer w.stop()
 		for n, s := range h.steps {
 			if err := w.do(s); err != nil {
-				w.violated("%v", err)
+				w.violatedf("%v", err)
 			}
 			if broken = w.broken(); len(broken) > 0 {
 				broken = append(broken, fmt.Sprintf("… after %d steps, with %+v", n+1, w.setup))

@@ -17,12 +17,12 @@ import (
 // judge says whether a request that changes something may be sent at all, at this moment.
 func (w *world) judge(a act, of resource, token string, req *http.Request) {
 	if of == (resource{}) {
-		w.violated("%s %s is sent for no resource", req.Method, req.URL.Path)
+		w.violatedf("%s %s is sent for no resource", req.Method, req.URL.Path)
 		return
 	}
 	obj := w.lookUp(of)
 	if obj != nil && obj.GetAnnotations()[v1alpha1.AnnotationSuspend] == "true" && !w.recently(of) {
-		w.violated("%s %s is sent for %s, which is suspended", req.Method, req.URL.Path, of)
+		w.violatedf("%s %s is sent for %s, which is suspended", req.Method, req.URL.Path, of)
 	}
 	switch {
 	case a.method == http.MethodPost && a.kind == "Deployment":
@@ -33,7 +33,7 @@ func (w *world) judge(a act, of resource, token string, req *http.Request) {
 		w.judgeDeletion(a, of, obj)
 	default: // a change, or a cancellation
 		if !w.has(obj, a.id) && !w.madeFor(of, a.id) {
-			w.violated("%s %s is sent for %s, which does not have it", req.Method, req.URL.Path, of)
+			w.violatedf("%s %s is sent for %s, which does not have it", req.Method, req.URL.Path, of)
 		}
 	}
 }
@@ -62,20 +62,20 @@ func (w *world) other(of resource, id string) object {
 
 func (w *world) judgeCreation(a act, of resource, obj object) {
 	if a.kind != of.kind {
-		w.violated("an object of kind %s is made for %s", a.kind, of)
+		w.violatedf("an object of kind %s is made for %s", a.kind, of)
 	}
 	if obj != nil && strings.Contains(obj.GetAnnotations()[v1alpha1.AnnotationCreateIntent], `"unlooked":true`) {
 		w.mayStay(of) // nobody can tell later whose it is
 	}
 	if obj != nil && obj.GetDeletionTimestamp() != nil && obj.GetAnnotations()[v1alpha1.AnnotationCreateIntent] == "" {
-		w.violated("an object is made for %s, which is being deleted", of)
+		w.violatedf("an object is made for %s, which is being deleted", of)
 	}
 }
 
 func (w *world) judgeDeletion(a act, of resource, obj object) {
 	ours := w.madeFor(of, a.id)
 	if other := w.other(of, a.id); other != nil {
-		w.violated("%s %s is deleted for %s, although %s has it", a.kind, a.id, of, other.GetName())
+		w.violatedf("%s %s is deleted for %s, although %s has it", a.kind, a.id, of, other.GetName())
 		return
 	}
 	deleting := obj == nil || obj.GetDeletionTimestamp() != nil
@@ -85,13 +85,13 @@ func (w *world) judgeDeletion(a act, of resource, obj object) {
 	case a.kind == "AuthKey" && w.ledger.mayHaveMade(of):
 		return // it looks like one that may have been made
 	case !deleting && !w.recently(of):
-		w.violated("%s %s is deleted for %s, which is not being deleted", a.kind, a.id, of)
+		w.violatedf("%s %s is deleted for %s, which is not being deleted", a.kind, a.id, of)
 	case ours:
 		if policy := policyOf(obj); policy == v1alpha1.DeletionPolicyOrphan {
-			w.violated("%s %s is deleted for %s, whose policy is Orphan", a.kind, a.id, of)
+			w.violatedf("%s %s is deleted for %s, whose policy is Orphan", a.kind, a.id, of)
 		}
 	case policyOf(obj) != v1alpha1.DeletionPolicyDelete && !w.madeMeanwhile(of, a.id):
-		w.violated("%s %s is deleted for %s, which has not made it", a.kind, a.id, of)
+		w.violatedf("%s %s is deleted for %s, which has not made it", a.kind, a.id, of)
 	}
 }
 
@@ -130,12 +130,12 @@ func (w *world) judgeDeployment(a act, of resource, obj object, req *http.Reques
 		ArtefactID string `json:"artefact_id"`
 	}
 	if err := json.Unmarshal(body, &asked); err != nil {
-		w.violated("%s asks with %q", of, body)
+		w.violatedf("%s asks with %q", of, body)
 	}
 	d, ok := obj.(*v1alpha1.Deployment)
 	if !ok {
 		if !w.recently(of) {
-			w.violated("a device is updated for %s, which is no Deployment that there is", of)
+			w.violatedf("a device is updated for %s, which is no Deployment that there is", of)
 		}
 		return
 	}
@@ -144,7 +144,7 @@ func (w *world) judgeDeployment(a act, of resource, obj object, req *http.Reques
 	}
 	for _, org := range w.orgs {
 		if runs := org.Deployments(a.id); len(runs) > 0 && runs[0].ArtefactID == asked.ArtefactID && unfinishedOrSucceeded(runs[0].State) {
-			w.violated("%s updates a device anew that has the artefact: its newest deployment is %s", of, runs[0].State)
+			w.violatedf("%s updates a device anew that has the artefact: its newest deployment is %s", of, runs[0].State)
 		}
 	}
 }

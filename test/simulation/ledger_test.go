@@ -111,7 +111,7 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	}
 	var answer struct{ ID string }
 	if err := json.Unmarshal(body, &answer); err != nil {
-		l.w.violated("%s %s was answered with %q", req.Method, req.URL.Path, body)
+		l.w.violatedf("%s %s was answered with %q", req.Method, req.URL.Path, body)
 		return
 	}
 	of := workedOn(req.Context())
@@ -123,7 +123,7 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 		m.deviceID, m.rollout = a.id, l.w.rolloutOf(of)
 		l.posts[m.lineage]++
 		if n := l.posts[m.lineage]; n > 1 {
-			l.w.violated("%s was deployed %d times", of, n)
+			l.w.violatedf("%s was deployed %d times", of, n)
 		}
 	}
 	l.made[answer.ID] = m

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rpi-connect.dev/operator/test/apiserver"
 )
@@ -258,9 +259,10 @@ func (w *wire) carryOutLater(req *http.Request) {
 }
 
 // kubernetes is the way to the API server.
-func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.RoundTripper {
+func (n *network) kubernetes(w *world, latency time.Duration) http.RoundTripper {
+	refusals := 0
 	ordinary := &wire{
-		network: n, next: api, latency: latency,
+		network: n, next: w.api, latency: latency, send: w.readWrite,
 		class: func(req *http.Request) class {
 			if req.Method == http.MethodGet || strings.Contains(req.URL.Path, "/events") {
 				return reading
@@ -268,7 +270,14 @@ func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.
 			return kubernetesWrite
 		},
 		refuse: func(req *http.Request, _ disturbance) (*http.Response, error) {
-			return apiserver.Fail(req, apierrors.NewTooManyRequests("the server has received too many requests", 1))
+			refusals++
+			return apiserver.Fail(req, []error{
+				apierrors.NewTooManyRequests("the server has received too many requests", 1),
+				apierrors.NewInternalError(errors.New("etcdserver: request timed out")),
+				apierrors.NewServiceUnavailable("the server is currently unable to handle the request"),
+				apierrors.NewConflict(schema.GroupResource{}, "", errors.New("the object has been modified")),
+				apierrors.NewServerTimeout(schema.GroupResource{}, "patch", 1),
+			}[refusals%5])
 		},
 	}
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
@@ -281,8 +290,25 @@ func (n *network) kubernetes(api http.RoundTripper, latency time.Duration) http.
 		ctx, cancel := context.WithCancel(req.Context())
 		context.AfterFunc(n.watching, cancel)
 		context.AfterFunc(req.Context(), cancel)
-		return api.RoundTrip(req.WithContext(ctx))
+		return w.api.RoundTrip(req.WithContext(ctx))
 	})
+}
+
+// readWrite looks for secrets in what is written to the API server: statuses, annotations and events. A
+// key goes into its Secret, and nowhere else.
+func (w *world) readWrite(req *http.Request) error {
+	if req.Body == nil || req.Method == http.MethodGet || strings.Contains(req.URL.Path, "/secrets") {
+		return nil
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return err
+	}
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	if found := secret.Find(body); found != nil {
+		w.violatedf("a secret is written to the API server: %s %s %s", req.Method, req.URL.Path, body)
+	}
+	return nil
 }
 
 // connect is the way to Connect.
@@ -323,7 +349,7 @@ func (n *network) judgeBudget(l *ledger, req *http.Request) {
 	defer n.mu.Unlock()
 	since, throttled := n.throttled[tokenOf(req)]
 	if now := time.Now(); throttled && now.After(since) && now.Before(nextWindow(since)) {
-		l.w.violated("%s %s is sent although the token is throttled since %s", req.Method, req.URL.Path, since)
+		l.w.violatedf("%s %s is sent although the token is throttled since %s", req.Method, req.URL.Path, since)
 	}
 }
 

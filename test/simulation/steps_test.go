@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -105,6 +104,7 @@ var deeds = []deed{
 	{"outage", 2, false, func(w *world, _ step) { w.setDown(true) }},
 	{"back", 6, false, func(w *world, _ step) { w.setDown(false) }},
 	{"compact", 1, false, func(w *world, _ step) { w.api.Compact() }},
+	{"cut-watches", 2, false, func(w *world, _ step) { w.api.CutWatches() }},
 	{"wait", 30, false, (*world).wait},
 }
 
@@ -177,6 +177,11 @@ func (w *world) create(of resource, obj object) {
 	obj.SetNamespace(namespace)
 	obj.SetName(of.name)
 	w.must(w.user.Create(context.Background(), obj))
+	w.begin(of, obj)
+}
+
+// begin begins a lineage: within one, a device is deployed to once.
+func (w *world) begin(of resource, obj object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counter++
@@ -318,6 +323,7 @@ func (w *world) confirmOrganisation(s step) {
 	of, _ := w.resource(s)
 	if obj := w.lookUp(of); obj != nil && obj.GetDeletionTimestamp() == nil {
 		w.mayStay(of)
+		w.begin(of, obj) // a device of the other organisation is another one
 	}
 	w.annotate(s, v1alpha1.AnnotationConfirmOrganisation, fmt.Sprintf("%q", connectclient.NewSecret(w.token).Fingerprint()))
 }
@@ -414,6 +420,3 @@ func (w *world) wait(s step) {
 	}
 	w.pass(waits[s.more%len(waits)])
 }
-
-// settle waits until nothing has anything to do at this moment.
-func settle() { synctest.Wait() }

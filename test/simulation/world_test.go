@@ -135,7 +135,7 @@ func (w *world) must(err error) {
 }
 
 // violated notes that a promise was broken.
-func (w *world) violated(format string, args ...any) {
+func (w *world) violatedf(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.violations = append(w.violations, fmt.Sprintf(format, args...))
@@ -265,10 +265,10 @@ func (w *world) start() {
 	p := &process{network: newNetwork(watching), stopWatching: stopWatching, stop: stop, ended: make(chan struct{})}
 	p.setDown(w.down)
 	cfg := w.api.Config()
-	cfg.Transport = p.kubernetes(w.api, time.Millisecond)
+	cfg.Transport = p.kubernetes(w, time.Millisecond)
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:         scheme,
-		Logger:         logr.New(&logSink{violated: w.violated}),
+		Logger:         logr.New(&logSink{violated: w.violatedf}),
 		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return w.api.Mapper(), nil },
 		Cache:          informers.CacheOptions(""),
 		Metrics:        metricsserver.Options{BindAddress: "0"},
