@@ -23,6 +23,7 @@ import (
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // for kubeconfigs that name a credential plugin
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -283,8 +284,21 @@ func newManager(o options) (ctrl.Manager, error) {
 	return mgr, errors.Join(
 		ctrlmetrics.Registry.Register(resources),
 		mgr.AddHealthzCheck("healthz", healthz.Ping),
-		mgr.AddReadyzCheck("readyz", healthz.Ping),
+		mgr.AddReadyzCheck("caches", inSync(mgr.GetCache())),
 	)
+}
+
+// inSync is ready once the caches show what the API server has. Whether Connect answers is no reason to
+// take the operator down: the resources say so.
+func inSync(caches cache.Informers) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		if !caches.WaitForCacheSync(ctx) {
+			return errors.New("the caches are not in sync with the API server yet")
+		}
+		return nil
+	}
 }
 
 // defaultNamespace is where config/default puts the operator.

@@ -70,6 +70,26 @@ var _ = Describe("The operator's pod", func() {
 	})
 })
 
+var _ = Describe("The manifests", func() {
+	DescribeTable("are taken by the API server", func(ctx context.Context, folder string, kinds ...string) {
+		objects, err := cluster.Build(ctx, folder)
+		Expect(err).NotTo(HaveOccurred())
+		var applied []string
+		for _, obj := range objects {
+			if obj.GetNamespace() == "fleet" {
+				obj.SetNamespace("default") // which is there
+			}
+			Expect(control.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(obj), client.DryRunAll, client.ForceOwnership, client.FieldOwner("kubectl"))).
+				To(Succeed(), "%s %s", obj.GetKind(), obj.GetName())
+			applied = append(applied, obj.GetKind())
+		}
+		Expect(applied).To(ContainElements(kinds))
+	},
+		Entry("for a whole cluster", "config/default", "CustomResourceDefinition", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Service"),
+		Entry("for one namespace", "config/namespaced", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding"),
+	)
+})
+
 // Every right that config/rbac gives the operator has been used by the time all
 // stories are told; so none is broader than it needs.
 var _ = AfterSuite(func(ctx context.Context) {
