@@ -121,7 +121,9 @@ func (e *external) Observe(ctx context.Context) (lifecycle.Observation, error) {
 		}
 		return lifecycle.Observation{}, err
 	}
-	e.sentHere()
+	if err := e.sentHere(ctx); err != nil {
+		return lifecycle.Observation{}, err
+	}
 	if e.lists {
 		if err := e.findLost(ctx); err != nil {
 			return lifecycle.Observation{}, err

@@ -59,16 +59,20 @@ func (e *external) live(a appearance) []connectclient.AuthKey {
 // sentHere gathers the requests that went to the organisation that the token opens, the newest first:
 // those that were sent with it, and those that were sent with another one when keys were there that are
 // here, too.
-func (e *external) sentHere() {
+func (e *external) sentHere(ctx context.Context) error {
 	e.sent = slices.Clone(e.conn.Sent)
 	for _, intent := range e.conn.SentElsewhere {
-		if before, ok := parseNote(intent.Note); ok && e.hasOneOf(before.Before) {
-			e.sent = append(e.sent, intent)
-		} else {
+		if before, ok := parseNote(intent.Note); !ok || !e.hasOneOf(before.Before) {
 			e.otherOrganisation = true
+			continue
 		}
+		if err := e.conn.WentHere(ctx, intent); err != nil {
+			return err
+		}
+		e.sent = append(e.sent, intent)
 	}
 	slices.SortStableFunc(e.sent, func(a, b lifecycle.Intent) int { return b.At.Compare(a.At) })
+	return nil
 }
 
 // hasOneOf tells whether the organisation has a key whose id has one of the hashes.

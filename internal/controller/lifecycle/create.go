@@ -181,19 +181,40 @@ func (p *pass[O]) notCreated(ctx context.Context, err error) (Observation, error
 // that repeats requests may have had it carried out once more.
 func (p *pass[O]) answered(ctx context.Context, request Intent) error {
 	until := request.At.Add(p.SettleTime)
-	isIt := func(i Intent) bool { return i.At.Equal(request.At) && (i.Until.IsZero() || i.Until.After(until)) }
+	return p.amend(ctx, request, func(i *Intent) bool {
+		sooner := i.Until.IsZero() || i.Until.After(until)
+		if sooner {
+			i.Until = until
+		}
+		return sooner
+	})
+}
+
+// wentHere notes that a request that was sent with another access token went to the organisation that
+// this one opens. What proves it may be gone the next time.
+func (p *pass[O]) wentHere(ctx context.Context, request Intent) error {
+	return p.amend(ctx, request, func(i *Intent) bool {
+		i.TokenHash = p.token.Fingerprint()
+		return true
+	})
+}
+
+// amend changes what is noted of a request whose answer was lost.
+func (p *pass[O]) amend(ctx context.Context, request Intent, change func(*Intent) bool) error {
 	annotations := map[string]any{}
-	if p.intent != nil && isIt(*p.intent) {
-		settled := *p.intent
-		settled.Until = until
-		p.intent = &settled
-		annotations[v1alpha1.AnnotationCreateIntent] = settled.annotation()
-		p.memory.noteIntent(p.obj.GetUID(), &settled)
+	if p.intent != nil && p.intent.At.Equal(request.At) {
+		if changed := *p.intent; change(&changed) {
+			p.intent = &changed
+			annotations[v1alpha1.AnnotationCreateIntent] = changed.annotation()
+			p.memory.noteIntent(p.obj.GetUID(), &changed)
+		}
 	}
-	if at := slices.IndexFunc(p.unanswered, isIt); at >= 0 {
-		p.unanswered = slices.Clone(p.unanswered)
-		p.unanswered[at].Until = until
-		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, nil)
+	if at := slices.IndexFunc(p.unanswered, func(i Intent) bool { return i.At.Equal(request.At) }); at >= 0 {
+		all := slices.Clone(p.unanswered)
+		if change(&all[at]) {
+			p.unanswered = all
+			annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(all, nil)
+		}
 	}
 	if len(annotations) == 0 {
 		return nil

@@ -61,6 +61,7 @@ func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (id string, waits
 	}
 	switch seen.Relation {
 	case Mine:
+		p.noteOrganisation(seen) // once it is deleted nothing else tells that it was here
 		return seen.ID, nil, nil
 	case Recovered:
 		return seen.ID, nil, p.attach(ctx, seen)

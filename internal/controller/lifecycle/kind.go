@@ -140,6 +140,8 @@ type Connection struct {
 	// Answered notes that what one of the requests has made was found: what turns up when its time to
 	// settle is over stems from somebody else.
 	Answered func(ctx context.Context, request Intent) error
+	// WentHere notes that one of SentElsewhere went to the organisation that Token opens.
+	WentHere func(ctx context.Context, request Intent) error
 	// Owner finds the resource that has the remote id on record, other than this one.
 	Owner func(ctx context.Context, id string) (Owner, bool, error)
 	// Claims are what resources hold while they work on something that others must leave alone.

@@ -84,6 +84,7 @@ func (p *pass[O]) open(token connectclient.Secret) (Remote, error) {
 		SentElsewhere: p.sentElsewhere(),
 		Settling:      p.unsettled(),
 		Answered:      p.answered,
+		WentHere:      p.wentHere,
 		Owner:         p.owner,
 		Claims:        p.Claims,
 		Holder:        p.holder(),
