@@ -102,7 +102,7 @@ test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have th
 	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v -e test/crash -e test/simulation))
 
 .PHONY: test-simulation
-test-simulation: ## Play ten thousand steps of random histories.
+test-simulation: ## Play two thousand steps of random histories, and those that failed once.
 	@GOGC=400 go test -timeout 30m ./test/simulation
 
 .PHONY: test-crash
