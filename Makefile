@@ -10,6 +10,9 @@ FUZZTIME ?= 10s
 
 # Tools are pinned in tools/go.mod; the linters, which are larger than that, here.
 TOOL := go tool -modfile=tools/go.mod
+# Helm and what writes the chart's README, whose dependencies fit no others.
+HELM := go tool -modfile=tools/helm/go.mod
+CHART := charts/rpi-connect-operator
 # Those that check what was written have a module of their own.
 CHECK := go tool -modfile=tools/checks/go.mod
 GOLANGCI_LINT_VERSION := v2.15.0
@@ -53,13 +56,22 @@ docs: ## Generate the API reference and the list of reasons.
 	$(TOOL) crd-ref-docs --source-path=api --config=hack/crd-ref-docs.yaml --renderer=markdown --output-path=docs/api.md
 	go run ./hack/conditions > docs/conditions.md
 
+.PHONY: chart
+chart: ## Bring into the Helm chart what config has, and write its README.
+	@rm -rf $(CHART)/files && mkdir -p $(CHART)/files/crd $(CHART)/files/grafana $(CHART)/files/prometheus $(CHART)/files/rbac
+	cp config/crd/bases/*.yaml $(CHART)/files/crd
+	cp config/rbac/*_role.yaml config/rbac/role.yaml $(CHART)/files/rbac
+	cp config/prometheus/prometheus_rule.yaml config/prometheus/service_monitor.yaml $(CHART)/files/prometheus
+	cp config/grafana/*.json $(CHART)/files/grafana
+	$(HELM) helm-docs --chart-search-root charts --sort-values-order file --log-level warning
+
 .PHONY: check-generated
 check-generated: ## Check that what is generated is current.
 	@work="$$(mktemp -d)"; trap 'rm -rf "$$work"' EXIT; \
-	cp -r api config docs internal hack go.mod go.sum tools Makefile "$$work/"; \
-	$(MAKE) --no-print-directory -C "$$work" manifests generate docs >/dev/null; \
-	for generated in config/crd config/rbac/role.yaml api/v1alpha1/zz_generated.deepcopy.go docs/api.md docs/conditions.md; do \
-		diff -r "$$generated" "$$work/$$generated" || { echo "$$generated is not current: run make manifests generate docs"; exit 1; }; \
+	cp -r api charts config docs internal hack go.mod go.sum tools Makefile "$$work/"; \
+	$(MAKE) --no-print-directory -C "$$work" manifests generate docs chart >/dev/null; \
+	for generated in charts config/crd config/rbac/role.yaml api/v1alpha1/zz_generated.deepcopy.go docs/api.md docs/conditions.md; do \
+		diff -r "$$generated" "$$work/$$generated" || { echo "$$generated is not current: run make manifests generate docs chart"; exit 1; }; \
 	done
 
 .PHONY: tidy
@@ -141,6 +153,7 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@go mod verify
 	@cd tools && go mod verify
 	@cd tools/checks && go mod verify
+	@cd tools/helm && go mod verify
 
 .PHONY: check-workflows
 check-workflows: ## Check the workflows of .github.

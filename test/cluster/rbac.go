@@ -44,8 +44,13 @@ func Build(ctx context.Context, folder string) ([]*unstructured.Unstructured, er
 	if err != nil {
 		return nil, fmt.Errorf("kustomize build %s: %w: %s", folder, err, stderr.String())
 	}
+	return Objects(bytes.NewReader(out))
+}
+
+// Objects returns the objects of a stream of YAML documents.
+func Objects(manifest io.Reader) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(out), 4096)
+	decoder := yaml.NewYAMLOrJSONDecoder(manifest, 4096)
 	for {
 		obj := &unstructured.Unstructured{}
 		switch err := decoder.Decode(obj); {
