@@ -86,6 +86,8 @@ func (w *world) judgeDeletion(a act, of resource, obj object) {
 		return // it looks like one that may have been made
 	case !deleting && !w.recently(of):
 		w.violatedf("%s %s is deleted for %s, which is not being deleted", a.kind, a.id, of)
+	case w.edited(of):
+		return // by another policy, which the operator had not seen yet
 	case ours:
 		if policy := policyOf(obj); policy == v1alpha1.DeletionPolicyOrphan {
 			w.violatedf("%s %s is deleted for %s, whose policy is Orphan", a.kind, a.id, of)
@@ -93,6 +95,13 @@ func (w *world) judgeDeletion(a act, of resource, obj object) {
 	case policyOf(obj) != v1alpha1.DeletionPolicyDelete && !w.madeMeanwhile(of, a.id):
 		w.violatedf("%s %s is deleted for %s, which has not made it", a.kind, a.id, of)
 	}
+}
+
+// edited tells whether the spec of a resource was changed just now.
+func (w *world) edited(of resource) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.edits[of]) < time.Minute
 }
 
 // noteTheirs notes that others have made an object.

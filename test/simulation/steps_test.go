@@ -155,6 +155,9 @@ func (w *world) apply(s step) {
 		if k.change(w, obj, s.more); obj.GetDeletionTimestamp() != nil && policyOf(obj) == v1alpha1.DeletionPolicyOrphan {
 			w.mayStay(of)
 		}
+		w.mu.Lock()
+		w.edits[of] = time.Now()
+		w.mu.Unlock()
 	}) {
 		w.create(of, k.fresh(w, of.name, s.more))
 	}

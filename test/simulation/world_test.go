@@ -67,6 +67,7 @@ type world struct {
 	violations []string
 	lineages   map[string]string      // of the uids of resources
 	touched    map[resource]time.Time // when a person last did something to a resource
+	edits      map[resource]time.Time // when a person last changed its spec
 	tokens     map[string]int         // to which organisation they belong
 	theirs     map[string]time.Time   // when others made an object
 	letGo      map[resource]time.Time // what was made before may stay behind
@@ -99,7 +100,7 @@ func newWorld(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, ra
 	t.Helper()
 	w := &world{
 		random: random, setup: drawSetup(random),
-		lineages: map[string]string{}, touched: map[resource]time.Time{}, tokens: map[string]int{}, theirs: map[string]time.Time{}, letGo: map[resource]time.Time{},
+		lineages: map[string]string{}, touched: map[resource]time.Time{}, tokens: map[string]int{}, edits: map[resource]time.Time{}, theirs: map[string]time.Time{}, letGo: map[resource]time.Time{},
 	}
 	var err error
 	w.api, err = apiserver.New(crds)
