@@ -151,7 +151,7 @@ func (p *planner) readStage() {
 	p.stage.batch = len(p.batches) - 1
 	for i, b := range p.batches {
 		ended := p.endOfBatch(i)
-		p.stage.reports = append(p.stage.reports, b.report(p.reportOf(b.name), ended))
+		p.stage.reports = append(p.stage.reports, b.report(p.reportOf(b.name), ended, p.proven(i)))
 		if p.stage.hold != notHeld {
 			continue
 		}
@@ -166,15 +166,15 @@ func (p *planner) holds(i int, ended time.Time) (hold, string) {
 	b, accepted := p.batches[i], p.failures.acceptedIn(p.batches[i])
 	following := p.batches[i+1:]
 	switch {
-	case slices.ContainsFunc(following, func(next *batch) bool { return next.begun }):
-		return notHeld, "" // it has been passed
+	case p.passed(i):
+		return notHeld, ""
 	case !b.over():
 		return busy, ""
 	case !slices.ContainsFunc(following, func(next *batch) bool { return len(next.members) > 0 }):
 		return notHeld, "" // there is nobody to protect
 	}
-	if why := b.unproven(accepted); why != "" && p.failures.action != v1alpha1.FailureActionContinue {
-		return unproven, why
+	if !p.proven(i) {
+		return unproven, b.unproven(accepted)
 	}
 	if soak := durationOr(b.spec.SoakTime, 0); p.now.Before(ended.Add(soak)) {
 		p.stage.until = ended.Add(soak)
@@ -187,6 +187,18 @@ func (p *planner) holds(i int, ended time.Time) (hold, string) {
 	return notHeld, ""
 }
 
+// passed tells whether a later batch has begun.
+func (p *planner) passed(i int) bool {
+	return slices.ContainsFunc(p.batches[i+1:], func(next *batch) bool { return next.begun })
+}
+
+// proven tells whether enough devices have succeeded for the batch to soak, and not only to have nobody
+// at work.
+func (p *planner) proven(i int) bool {
+	b := p.batches[i]
+	return b.spec == nil || p.failures.action == v1alpha1.FailureActionContinue || p.passed(i) || b.unproven(p.failures.acceptedIn(b)) == ""
+}
+
 // approved tells whether a person has approved the batch for the present artefact.
 func (p *planner) approved(batch string) bool {
 	if p.rollout.Annotations[v1alpha1.AnnotationApprove] == p.wanted.name+"/"+batch {
@@ -196,11 +208,11 @@ func (p *planner) approved(batch string) bool {
 }
 
 // endOfBatch is when a batch was over: as the status says, or else as its Deployments tell. Zero if
-// it is not.
+// it is not. One that proves nothing yet is not over: it soaks once enough devices have succeeded.
 func (p *planner) endOfBatch(i int) time.Time {
 	b := p.batches[i]
 	switch {
-	case !b.over() || !b.begun:
+	case !b.over() || !b.begun || !p.proven(i):
 		return time.Time{}
 	case p.reportOf(b.name) != nil && p.reportOf(b.name).EndedAt != nil:
 		return p.reportOf(b.name).EndedAt.Time
@@ -221,7 +233,7 @@ func (p *planner) reportOf(name string) *v1alpha1.FleetBatchStatus {
 	return nil
 }
 
-func (b *batch) report(before *v1alpha1.FleetBatchStatus, ended time.Time) v1alpha1.FleetBatchStatus {
+func (b *batch) report(before *v1alpha1.FleetBatchStatus, ended time.Time, proven bool) v1alpha1.FleetBatchStatus {
 	r := v1alpha1.FleetBatchStatus{
 		Name: b.name, Members: count(len(b.members)), Succeeded: count(b.count[succeeded]),
 		Failed: count(b.count[failed]), Deferred: count(b.count[deferred]),
@@ -230,7 +242,7 @@ func (b *batch) report(before *v1alpha1.FleetBatchStatus, ended time.Time) v1alp
 	if before != nil && before.StartedAt != nil {
 		r.StartedAt = before.StartedAt
 	}
-	if before != nil && before.EndedAt != nil {
+	if proven && before != nil && before.EndedAt != nil {
 		r.EndedAt = before.EndedAt // a device that came back later does not begin it anew
 	}
 	return r

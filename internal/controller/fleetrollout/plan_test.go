@@ -164,6 +164,41 @@ func TestABatchThatProvesNothing(t *testing.T) {
 		clear(f.offline)
 		f.until(v1alpha1.RolloutComplete)
 	})
+	t.Run("soaks once its devices have come back", func(t *testing.T) {
+		f := newFleet(t, 10, canary(nil))
+		f.rollout.Spec.Batches[0].SoakTime = span(3 * time.Hour)
+		for _, d := range f.devices {
+			f.offline[d.ID] = true
+		}
+		for range 12 * 60 {
+			f.step()
+		}
+		clear(f.offline)
+		f.until(v1alpha1.RolloutSoaking)
+		back := f.now
+		f.until(v1alpha1.RolloutComplete)
+		if soaked := f.now.Sub(back); soaked < 3*time.Hour {
+			t.Errorf("the fleet was updated %s after the canary", soaked)
+		}
+	})
+	t.Run("soaks anew when others have taken the place of its devices", func(t *testing.T) {
+		f := newFleet(t, 10, func(s *spec) {
+			s.Batches = []v1alpha1.FleetBatch{{Name: "canary", Tags: []string{"canary"}, SoakTime: span(3 * time.Hour)}}
+		})
+		f.devices[0].Tags = []string{"canary"}
+		f.until(v1alpha1.RolloutSoaking)
+		f.devices = f.devices[1:]
+		for range 12 * 60 {
+			f.step()
+		}
+		f.devices[4].Tags = []string{"canary"}
+		f.until(v1alpha1.RolloutSoaking)
+		again := f.now
+		f.until(v1alpha1.RolloutComplete)
+		if soaked := f.now.Sub(again); soaked < 3*time.Hour {
+			t.Errorf("the fleet was updated %s after the new canary", soaked)
+		}
+	})
 	t.Run("unless nothing has to be proven", func(t *testing.T) {
 		f := newFleet(t, 10, canary(new(int32(0))))
 		for _, d := range f.devices {
