@@ -134,6 +134,12 @@ func (c *child) mirror(other *v1alpha1.Deployment, pendingDeadline time.Duration
 // held tells whether the rollout keeps the child from beginning.
 func (c *child) held() bool { return c.obj.Annotations[v1alpha1.AnnotationWithdrawn] == "true" }
 
+// waitsForAnother tells whether the child stands for a Deployment of somebody else that its device has
+// not picked up, and may never.
+func (c *child) waitsForAnother() bool {
+	return c.mirrored && c.held() && (c.state == pending || c.state == deferred)
+}
+
 func nameOf(obj *v1alpha1.Deployment) string {
 	switch {
 	case obj == nil:

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -59,6 +60,36 @@ func TestAnotherDeploymentOnTheDevice(t *testing.T) {
 			p := &planner{input: input{children: []*child{c}}}
 			if p.holdMirrored(); (len(p.hold) == 1) == test.held {
 				t.Errorf("%d are to be held", len(p.hold))
+			}
+		})
+	}
+}
+
+// A device is offline, and somebody else's deployment of the old artefact waits for it: the rollout
+// cannot cancel that one, and does not wait for it either.
+func TestANewRevisionTakesThePlaceOfAnothersDeployment(t *testing.T) {
+	for others, want := range map[string]int{"pending": 1, "in_progress": 0} {
+		t.Run(others, func(t *testing.T) {
+			f := newFleet(t, 1)
+			f.reconcile()
+			f.edit(func(s *v1alpha1.FleetRolloutSpec) { s.ArtefactRef.Name = "v2" })
+			f.rollout.Status = f.plan().status // revision 2 has begun
+			f.now = f.now.Add(24 * time.Hour)
+			other := &v1alpha1.Deployment{}
+			other.CreationTimestamp = metav1.NewTime(epoch)
+			other.Status.State = others
+			in := input{rollout: f.rollout, devices: f.devices, now: f.now}
+			for _, obj := range f.children {
+				obj.Status = v1alpha1.DeploymentStatus{}
+				obj.Annotations = map[string]string{v1alpha1.AnnotationWithdrawn: "true"}
+				meta.SetStatusCondition(&obj.Status.Conditions, metav1.Condition{
+					Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAlreadyClaimed, ObservedGeneration: obj.Generation,
+				})
+				c, _ := readChild(obj, deadlinesOf(&f.rollout.Spec), func(*v1alpha1.Deployment, bool) *v1alpha1.Deployment { return other }, f.now)
+				in.children = append(in.children, c)
+			}
+			if got := makePlan(in); len(got.create) != want {
+				t.Errorf("%d Deployments are made, want %d: %s %+v", len(got.create), want, got.status.Phase, got.status.Devices)
 			}
 		})
 	}

@@ -57,6 +57,8 @@ func (m *member) take(c *child, revision int64, artefact artefactRef) {
 		if m.last == nil || m.last.attempt < c.attempt {
 			m.last = c
 		}
+	case c.waitsForAnother():
+		// It never begins by itself, and nobody can cancel the other one: what is made next takes its place.
 	case c.state != withdrawn && !c.state.ended():
 		m.busy = true
 	case (c.state == succeeded || c.state == failed) && c.artefact() == artefact && !c.mirrored:
