@@ -113,6 +113,15 @@ var (
 	// out 0, O, I and l; better too much is hidden than too little.
 	secretPattern = regexp.MustCompile(`(?i)rp(org|oak|dev)(_|%5f)[0-9a-z]*`)
 
+	// encodedPattern matches the same in base64, wherever it begins in what was encoded: the Kubernetes
+	// API server, and whatever refuses a request there, may quote a Secret as it was sent. Each prefix
+	// has three forms, by how many bytes come before it.
+	encodedPattern = regexp.MustCompile(`[A-Za-z0-9+/_-]*(` +
+		`cnBvcmdf|Jwb3JnX|ycG9yZ1[89+/_-]|` + // rporg_
+		`cnBvYWtf|Jwb2FrX|ycG9ha1[89+/_-]|` + // rpoak_
+		`cnBkZXZf|JwZGV2X|ycGRldl[89+/_-]` + // rpdev_
+		`)[A-Za-z0-9+/_=-]*`)
+
 	// urlPattern matches what begins as a URL does, to the next space.
 	urlPattern = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://\S*`)
 
@@ -129,6 +138,7 @@ var (
 )
 
 func withoutSecrets(text string) string {
+	text = encodedPattern.ReplaceAllString(text, redacted)
 	text = secretPattern.ReplaceAllString(text, redacted)
 	var b strings.Builder
 	between := func(part string) {

@@ -3,6 +3,7 @@
 package connectclient
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"regexp"
@@ -153,4 +154,20 @@ func FuzzText(f *testing.F) {
 			t.Errorf("%q becomes %q", got, Text(got, limit))
 		}
 	})
+}
+
+// An admission webhook that refuses a Secret may quote it as it was sent: in base64.
+func TestTextHidesWhatIsEncoded(t *testing.T) {
+	for _, prefix := range []string{"rporg_", "rpoak_", "rpdev_"} {
+		for before := range 4 {
+			plain := strings.Repeat("x", before) + prefix + "3vQB7B6MrGQZaxCuFg4oH9XQ"
+			for name, encoding := range map[string]*base64.Encoding{"standard": base64.StdEncoding, "URL": base64.RawURLEncoding} {
+				quoted := `denied the request: {"data":{"auth.key":"` + encoding.EncodeToString([]byte(plain)) + `"}}`
+				want := `denied the request: {"data":{"auth.key":"[redacted]"}}`
+				if got := Text(quoted, MaxMessage); got != want {
+					t.Errorf("%s after %d bytes, %s: %s", prefix, before, name, got)
+				}
+			}
+		}
+	}
 }
