@@ -99,7 +99,7 @@ lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
 
 # What must hold. The end-to-end stories run by themselves, and so do the crashes: their processes
 # want the machine.
-TESTS := check-generated check-modules check-licenses check-workflows vet lint test-unit test-simulation test-e2e test-crash
+TESTS := check-generated check-modules check-licenses check-workflows vet lint test-gitops test-unit test-simulation test-e2e test-crash
 
 .PHONY: test
 test: ## Run everything that must hold, and say how long each part took.
@@ -112,6 +112,10 @@ test-unit: ## Run the tests of every package, which need a control plane too.
 .PHONY: test-e2e
 test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have these words.
 	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v -e test/crash -e test/simulation))
+
+.PHONY: test-gitops
+test-gitops: ## Run the scripts for Argo CD over their tests.
+	@cd test/gitops && go test -count=1 ./... # what it reads is outside of its module
 
 .PHONY: test-simulation
 test-simulation: ## Play two thousand steps of random histories, and those that failed once.
@@ -153,6 +157,7 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@go mod verify
 	@cd tools && go mod verify
 	@cd tools/checks && go mod verify
+	@cd test/gitops && go mod verify
 	@cd tools/helm && go mod verify
 	@cd tools/ko && go mod verify
 
