@@ -159,7 +159,6 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@cd tools/checks && go mod verify
 	@cd test/gitops && go mod verify
 	@cd tools/helm && go mod verify
-	@cd tools/ko && go mod verify
 
 .PHONY: check-workflows
 check-workflows: ## Check the workflows of .github.
@@ -215,20 +214,10 @@ docker-build: ## Build the images IMG and SIMULATOR_IMG, where there is Docker.
 
 PLATFORMS ?= linux/amd64,linux/arm64,linux/arm/v7
 
-.PHONY: docker-push-simulator
-docker-push-simulator: ## Build the simulator's image for PLATFORMS and push it; needs docker buildx.
+.PHONY: docker-push
+docker-push: ## Build the images for PLATFORMS and push them; needs docker buildx.
+	docker buildx build --platform $(PLATFORMS) --build-arg VERSION=$(VERSION) --target manager -t $(IMG) --push .
 	docker buildx build --platform $(PLATFORMS) --target simulator -t $(SIMULATOR_IMG) --push .
-
-.PHONY: ko-build
-ko-build: ## Build the image IMG for PLATFORMS with its SBOM, without Docker, push it, and print its digest.
-	@VERSION=$(VERSION) KO_DOCKER_REPO="$(repository-of-image)" go tool -modfile=tools/ko/go.mod ko build . \
-		--bare --platform=$(PLATFORMS) --tags="$(tag-of-image)" --sbom=spdx
-repository-of-image = $(shell sed 's|:[^:/]*$$||' <<< "$(IMG)")
-tag-of-image = $(shell sed -n 's|.*:\([^:/]*\)$$|\1|p' <<< "$(IMG)")
-
-.PHONY: test-image
-test-image: ## Build the image twice onto a registry on this machine, and look at it.
-	@cd tools/ko && go test -timeout 30m ./...
 
 .PHONY: build-installer
 build-installer: ## Write everything a cluster needs to dist/install.yaml.
