@@ -65,13 +65,17 @@ chart: ## Bring into the Helm chart what config has, and write its README.
 	cp config/grafana/*.json $(CHART)/files/grafana
 	$(HELM) helm-docs --chart-search-root charts --sort-values-order file --log-level warning
 
+.PHONY: argocd
+argocd: ## Generate the scripts of each kind for Argo CD, and the patch that holds them.
+	hack/argocd.sh
+
 .PHONY: check-generated
 check-generated: ## Check that what is generated is current.
 	@work="$$(mktemp -d)"; trap 'rm -rf "$$work"' EXIT; \
 	cp -r api charts config docs internal hack go.mod go.sum tools Makefile "$$work/"; \
-	$(MAKE) --no-print-directory -C "$$work" manifests generate docs chart >/dev/null; \
-	for generated in charts config/crd config/rbac/role.yaml api/v1alpha1/zz_generated.deepcopy.go docs/api.md docs/conditions.md; do \
-		diff -r "$$generated" "$$work/$$generated" || { echo "$$generated is not current: run make manifests generate docs chart"; exit 1; }; \
+	$(MAKE) --no-print-directory -C "$$work" manifests generate docs chart argocd >/dev/null; \
+	for generated in charts config/argocd config/crd config/rbac/role.yaml api/v1alpha1/zz_generated.deepcopy.go docs/api.md docs/conditions.md; do \
+		diff -r "$$generated" "$$work/$$generated" || { echo "$$generated is not current: run make manifests generate docs chart argocd"; exit 1; }; \
 	done
 
 .PHONY: tidy

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- Copied from config/argocd/common by make argocd.
 -- Health of the kinds of rpi-connect.dev; it is the same for all of them.
 local hs = {status = "Progressing", message = "Waiting for the operator"}
 

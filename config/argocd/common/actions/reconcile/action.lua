@@ -1,0 +1,5 @@
+-- SPDX-License-Identifier: Apache-2.0
+local annotations = obj.metadata.annotations or {}
+annotations["rpi-connect.dev/reconcile-requested-at"] = os.date("!%Y-%m-%dT%H:%M:%SZ")
+obj.metadata.annotations = annotations
+return obj

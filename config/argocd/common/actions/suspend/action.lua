@@ -1,0 +1,5 @@
+-- SPDX-License-Identifier: Apache-2.0
+local annotations = obj.metadata.annotations or {}
+annotations["rpi-connect.dev/suspend"] = "true"
+obj.metadata.annotations = annotations
+return obj
