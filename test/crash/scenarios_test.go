@@ -4,11 +4,6 @@ package crash
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +16,7 @@ import (
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 // scenario is what a user does with a resource of one kind, in an organisation where others have
@@ -469,26 +465,9 @@ func identity(w *world) lifecycle.Object {
 }
 
 // The identity's key.
-var publicPEM, privatePEM = newKey()
+var publicPEM, privatePEM = cluster.NewKey()
 
 func newPublicPEM() string {
-	public, _ := newKey()
+	public, _ := cluster.NewKey()
 	return public
-}
-
-func newKey() (public, private string) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	publicDER, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		panic(err)
-	}
-	privateDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		panic(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})),
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}))
 }

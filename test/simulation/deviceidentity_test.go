@@ -4,11 +4,6 @@ package simulation
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 
@@ -17,6 +12,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 var identities = &kind{
@@ -87,22 +83,8 @@ var boards = makeBoards()
 func makeBoards() map[string]board {
 	all := map[string]board{}
 	for n := range 3 {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			panic(err)
-		}
-		public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		if err != nil {
-			panic(err)
-		}
-		private, err := x509.MarshalECPrivateKey(key)
-		if err != nil {
-			panic(err)
-		}
-		all[name("i", n)] = board{
-			public:  string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
-			private: string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})),
-		}
+		public, private := cluster.NewKey()
+		all[name("i", n)] = board{public, private}
 	}
 	return all
 }
