@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -32,10 +33,13 @@ type APIFault struct {
 	Delay time.Duration
 	// Drop breaks the connection: after the request was carried out, or before that if Down is set.
 	Drop, Down bool
+	// Hold keeps the request back until it is closed. Then it is carried out, whatever has become of
+	// who has sent it.
+	Hold <-chan struct{}
 }
 
-// Proxy stands between an operator and the API server, and does to its requests what
-// networks and API servers do.
+// Proxy stands between an operator and the API server, or Connect, and does to its requests what
+// networks and servers do.
 type Proxy struct {
 	server *httptest.Server
 
@@ -52,20 +56,35 @@ func (c *Cluster) ServeProxy() (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	target, err := url.Parse(c.Config.Host)
+	// Without TLS no client of Kubernetes sends a token.
+	return serveProxy(c.Config.Host, transport, httptest.NewTLSServer)
+}
+
+// ServeProxy starts a proxy to Connect. Close has to be called in the end.
+func (c Connect) ServeProxy() (*Proxy, error) {
+	return serveProxy(c.URL, http.DefaultTransport, httptest.NewServer)
+}
+
+func serveProxy(to string, transport http.RoundTripper, serve func(http.Handler) *httptest.Server) (*Proxy, error) {
+	target, err := url.Parse(to)
 	if err != nil {
 		return nil, err
 	}
 	p := &Proxy{cut: make(chan struct{})}
 	reverse := &httputil.ReverseProxy{
-		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // which is in what the operator signs
+		},
 		Transport:    transport,
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	// Without TLS no client sends a token.
-	p.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { p.serve(reverse, w, req) }))
+	p.server = serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { p.serve(reverse, w, req) }))
 	return p, nil
 }
+
+// URL is where the proxy serves.
+func (p *Proxy) URL() string { return p.server.URL }
 
 // Kubeconfig writes a kubeconfig of the operator that leads through the proxy.
 func (c *Cluster) Kubeconfig(ctx context.Context, p *Proxy) (path string, err error) {
@@ -146,15 +165,13 @@ func (p *Proxy) serve(reverse http.Handler, w http.ResponseWriter, req *http.Req
 	case fault.Status != 0:
 		fail(w, fault)
 	case fault.Drop:
-		body, err := io.ReadAll(req.Body)
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		// It is carried out, whatever becomes of who has sent it.
-		unseen := req.Clone(context.WithoutCancel(req.Context()))
-		unseen.Body = io.NopCloser(bytes.NewReader(body))
-		reverse.ServeHTTP(httptest.NewRecorder(), unseen)
+		carryOut(reverse, req, nil)
 		panic(http.ErrAbortHandler)
+	case fault.Hold != nil:
+		answer := carryOut(reverse, req, fault.Hold)
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		_, _ = answer.Body.WriteTo(w)
 	case IsWatch(req):
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -169,6 +186,22 @@ func (p *Proxy) serve(reverse http.Handler, w http.ResponseWriter, req *http.Req
 	default:
 		reverse.ServeHTTP(w, req)
 	}
+}
+
+// carryOut sends the request on when it may go, whatever becomes of who has sent it, and returns the answer.
+func carryOut(reverse http.Handler, req *http.Request, may <-chan struct{}) *httptest.ResponseRecorder {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if may != nil {
+		<-may
+	}
+	unseen := req.Clone(context.WithoutCancel(req.Context()))
+	unseen.Body = io.NopCloser(bytes.NewReader(body))
+	answer := httptest.NewRecorder()
+	reverse.ServeHTTP(answer, unseen)
+	return answer
 }
 
 func (p *Proxy) take(req *http.Request) (APIFault, <-chan struct{}) {

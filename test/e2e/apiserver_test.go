@@ -105,13 +105,8 @@ func (f *fleet) oneOfEach(ctx context.Context) []lifecycle.Object {
 	board := f.board("board", "serial-"+piName(0))
 	board.Spec.Tags = []string{"kiosk", "lobby"}
 	run := f.deployment(piName(1))
-	key := newKey()
-	Expect(f.Create(ctx, &corev1.Secret{ObjectMeta: f.meta("device-key"), StringData: map[string]string{"key.pem": privatePEM(key)}})).To(Succeed())
-	identity := f.identity("identity", key)
-	identity.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete
-	identity.Spec.Signing = &v1alpha1.Signing{PrivateKeySecretRef: &v1alpha1.SecretKeyReference{Name: "device-key", Key: "key.pem"}}
 	all := []lifecycle.Object{
-		f.artefact("kiosk"), f.artefact("lamp"), f.authKey("key"), identity, board, run,
+		f.artefact("kiosk"), f.artefact("lamp"), f.authKey("key"), f.signedIdentity(ctx), board, run,
 		f.rollout("lamp", func(s *v1alpha1.FleetRolloutSpec) {
 			s.Devices = v1alpha1.FleetDevices{Query: "tag:lobby"}
 		}),
@@ -120,6 +115,18 @@ func (f *fleet) oneOfEach(ctx context.Context) []lifecycle.Object {
 		Expect(f.Create(ctx, obj)).To(Succeed())
 	}
 	return all
+}
+
+// signedIdentity is a DeviceIdentity that the operator signs, with the Secret of its key, and whose
+// identity goes with it.
+func (f *fleet) signedIdentity(ctx context.Context) *v1alpha1.DeviceIdentity {
+	GinkgoHelper()
+	key := newKey()
+	Expect(f.Create(ctx, &corev1.Secret{ObjectMeta: f.meta("device-key"), StringData: map[string]string{"key.pem": privatePEM(key)}})).To(Succeed())
+	identity := f.identity("identity", key)
+	identity.Spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete
+	identity.Spec.Signing = &v1alpha1.Signing{PrivateKeySecretRef: &v1alpha1.SecretKeyReference{Name: "device-key", Key: "key.pem"}}
+	return identity
 }
 
 // notReady are those of the resources that are not Ready yet, and what they say.
