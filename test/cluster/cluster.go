@@ -2,7 +2,7 @@
 
 // Package cluster runs a real control plane for tests, the demo and benchmarks:
 // kube-apiserver and etcd, on request kube-controller-manager, with the operator's
-// CRDs and RBAC installed as they are shipped.
+// CRDs and RBAC installed as they are shipped, where a test does not do so itself.
 package cluster
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -45,8 +46,10 @@ const (
 // Options say what to start.
 type Options struct {
 	// ControllerManager also starts kube-controller-manager, for garbage
-	// collection and the deletion of namespaces.
+	// collection, the deletion of namespaces, and roles that are made of others.
 	ControllerManager bool
+	// Bare leaves it to the test to install the operator's CRDs and RBAC.
+	Bare bool
 }
 
 // Cluster is a running control plane.
@@ -63,10 +66,11 @@ type Cluster struct {
 	assets     string
 }
 
-// Scheme knows the kinds of Kubernetes and the operator's.
+// Scheme knows the kinds of Kubernetes, CRDs, and the operator's kinds.
 func Scheme() *kruntime.Scheme {
 	scheme := kruntime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(apiextensionsv1.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
 	return scheme
 }
@@ -118,10 +122,12 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	etcd.Configure().Append("unsafe-no-fsync", "true").Set("quota-backend-bytes", "4294967296")
 	c.env = &envtest.Environment{
 		BinaryAssetsDirectory: c.assets,
-		CRDDirectoryPaths:     []string{filepath.Join(Root(), "config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
 		Scheme:                Scheme(),
 		ControlPlane:          envtest.ControlPlane{APIServer: apiServer, Etcd: etcd},
+	}
+	if !options.Bare {
+		c.env.CRDDirectoryPaths = []string{filepath.Join(Root(), "config", "crd", "bases")}
 	}
 	var err error
 	if c.Config, err = c.env.Start(); err != nil {
@@ -131,8 +137,10 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	if c.Client, err = client.New(c.Config, client.Options{Scheme: Scheme()}); err != nil {
 		return err
 	}
-	if err := c.installRBAC(ctx); err != nil {
-		return err
+	if !options.Bare {
+		if err := c.installRBAC(ctx); err != nil {
+			return err
+		}
 	}
 	if options.ControllerManager {
 		return c.startControllerManager()
@@ -173,7 +181,7 @@ func (c *Cluster) startControllerManager() error {
 	}
 	c.controller = exec.Command(filepath.Join(c.assets, "kube-controller-manager"),
 		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--secure-port=0",
-		"--controllers=garbage-collector-controller,namespace-controller")
+		"--controllers=garbage-collector-controller,namespace-controller,clusterrole-aggregation-controller")
 	output, err := os.Create(c.path("controller-manager.log"))
 	if err != nil {
 		return err
@@ -194,16 +202,25 @@ func (c *Cluster) OperatorConfig(ctx context.Context) (*rest.Config, error) {
 
 // accountConfig is for a ServiceAccount of the operator's namespace.
 func (c *Cluster) accountConfig(ctx context.Context, name string) (*rest.Config, error) {
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: OperatorNamespace, Name: name}}
+	token, err := c.AccountToken(ctx, OperatorNamespace, name)
+	if err != nil {
+		return nil, err
+	}
+	config := rest.AnonymousClientConfig(c.Config)
+	config.BearerToken = token
+	config.QPS = -1
+	return config, nil
+}
+
+// AccountToken returns a token of a ServiceAccount.
+func (c *Cluster) AccountToken(ctx context.Context, namespace, name string) (string, error) {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	hours := int64((12 * time.Hour).Seconds())
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hours}}
 	if err := c.Client.SubResource("token").Create(ctx, account, request); err != nil {
-		return nil, fmt.Errorf("get a token for %s: %w", name, err)
+		return "", fmt.Errorf("get a token for %s: %w", name, err)
 	}
-	config := rest.AnonymousClientConfig(c.Config)
-	config.BearerToken = request.Status.Token
-	config.QPS = -1
-	return config, nil
+	return request.Status.Token, nil
 }
 
 // WriteKubeconfig writes a kubeconfig for the config, and for a namespace.

@@ -230,15 +230,9 @@ func read(path ...string) string {
 // blocks returns what the bash blocks of a section say.
 func blocks(file, heading string) string {
 	GinkgoHelper()
-	_, section, found := strings.Cut(read(cluster.Root(), file), "\n"+heading+"\n")
-	Expect(found).To(BeTrue(), "%s has a section %s", file, heading)
-	section = regexp.MustCompile(`\n##+ `).Split(section, 2)[0]
-	var script strings.Builder
-	for _, block := range strings.Split(section, "\n```bash\n")[1:] {
-		code, _, _ := strings.Cut(block, "\n```")
-		script.WriteString(code + "\n")
-	}
-	return script.String()
+	script, err := cluster.Blocks(file, heading)
+	Expect(err).NotTo(HaveOccurred())
+	return script
 }
 
 // shell runs a script as a user would, in a folder that has the repository's hack/,
@@ -246,11 +240,6 @@ func blocks(file, heading string) string {
 func (f *fleet) shell(ctx context.Context, dir, script string) {
 	GinkgoHelper()
 	Expect(os.Symlink(filepath.Join(cluster.Root(), "hack"), filepath.Join(dir, "hack"))).To(Succeed())
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	Expect(cluster.WriteKubeconfig(kubeconfig, control.Config, f.ns)).To(Succeed())
-	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
-	command.Dir = dir
-	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "PATH="+filepath.Dir(control.Kubectl())+":"+os.Getenv("PATH"))
-	out, err := command.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "%s\n\n%s", script, out)
+	_, err := cluster.Shell{Cluster: control, Dir: dir, Namespace: f.ns}.Run(ctx, script)
+	Expect(err).NotTo(HaveOccurred())
 }

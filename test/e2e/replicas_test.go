@@ -4,16 +4,12 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -181,13 +177,11 @@ var _ = Describe("Metrics", func() {
 	It("are for those only whom the cluster allows to read them", func(ctx context.Context) {
 		f := newFleet(ctx, connectsim.Options{})
 		f.start(ctx, "--metrics-secure=true")
-		url := strings.Replace(f.manager.MetricsURL, "http://", "https://", 1)
 		account := func(name string) string {
-			account := &corev1.ServiceAccount{ObjectMeta: f.meta(name)}
-			Expect(f.Create(ctx, account)).To(Succeed())
-			request := &authenticationv1.TokenRequest{}
-			Expect(f.SubResource("token").Create(ctx, account, request)).To(Succeed())
-			return request.Status.Token
+			Expect(f.Create(ctx, &corev1.ServiceAccount{ObjectMeta: f.meta(name)})).To(Succeed())
+			token, err := control.AccountToken(ctx, f.ns, name)
+			Expect(err).NotTo(HaveOccurred())
+			return token
 		}
 		stranger, prometheus := account("stranger"), account("prometheus")
 		Expect(f.Create(ctx, &rbacv1.ClusterRoleBinding{
@@ -196,30 +190,12 @@ var _ = Describe("Metrics", func() {
 			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: f.ns, Name: "prometheus"}},
 		})).To(Succeed())
 
-		status := func(token string) int { status, _ := readMetrics(ctx, url, token); return status }
+		status := func(token string) int { status, _, _ := f.manager.SecureMetrics(ctx, token); return status }
 		Eventually(func() int { return status("") }).Should(Equal(http.StatusUnauthorized))
 		Expect(status(stranger)).To(Equal(http.StatusForbidden))
 		Expect(status(prometheus)).To(Equal(http.StatusOK))
-		_, body := readMetrics(ctx, url, prometheus)
+		_, body, err := f.manager.SecureMetrics(ctx, prometheus)
+		Expect(err).NotTo(HaveOccurred())
 		Expect(body).To(ContainSubstring("controller_runtime_"))
 	})
 })
-
-// readMetrics reads what the operator serves with its own certificate.
-func readMetrics(ctx context.Context, url, token string) (status int, body string) {
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	Expect(err).NotTo(HaveOccurred())
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	res, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		return 0, ""
-	}
-	defer func() { _ = res.Body.Close() }()
-	text, err := io.ReadAll(res.Body)
-	Expect(err).NotTo(HaveOccurred())
-	return res.StatusCode, string(text)
-}

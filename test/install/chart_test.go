@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -219,9 +220,21 @@ func TestAPIServerTakesTheChart(t *testing.T) {
 	}
 }
 
+// helmBinary is the path of Helm, which is built once.
+var helmBinary = sync.OnceValues(func() (string, error) {
+	find := exec.Command("go", "tool", "-modfile=tools/helm/go.mod", "-n", "helm")
+	find.Dir = cluster.Root()
+	out, err := find.Output()
+	return strings.TrimSpace(string(out)), err
+})
+
 // helm runs Helm with values on its standard input.
 func helm(ctx context.Context, values string, args ...string) ([]byte, error) {
-	command := exec.CommandContext(ctx, "go", append([]string{"tool", "-modfile=tools/helm/go.mod", "helm"}, args...)...)
+	binary, err := helmBinary()
+	if err != nil {
+		return nil, err
+	}
+	command := exec.CommandContext(ctx, binary, args...)
 	command.Dir, command.Stdin = cluster.Root(), strings.NewReader(values)
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
