@@ -118,8 +118,8 @@ test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have th
 	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v -e test/crash -e test/simulation))
 
 .PHONY: test-gitops
-test-gitops: ## Run the scripts for Argo CD over their tests.
-	@cd test/gitops && go test -count=1 ./... # what it reads is outside of its module
+test-gitops: ## Try what GitOps tools do: kustomize, Flux's libraries, the scripts for Argo CD.
+	@$(TEST_ASSETS); cd test/gitops && go test -count=1 . # what it reads is outside of its module
 
 .PHONY: test-simulation
 test-simulation: ## Play two thousand steps of random histories, and those that failed once.

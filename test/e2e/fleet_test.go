@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -48,23 +47,11 @@ func newFleet(ctx context.Context, options connectsim.Options) *fleet {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(connect.Sim.Close)
 	f := &fleet{Client: control.Client, Connect: connect, ns: fmt.Sprintf("fleet-%d", fleets), account: cluster.OperatorServiceAccount}
-	DeferCleanup(f.clean)
+	DeferCleanup(control.LetGo, f.ns)
 	DeferCleanup(f.expectNoSecrets)
 	DeferCleanup(f.stop)
 	f.putToken(ctx, f.Token)
 	return f
-}
-
-// clean lets what a story has left go, so that the next operator does not find it.
-func (f *fleet) clean(ctx context.Context) {
-	for _, list := range cluster.Lists() {
-		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
-		Expect(meta.EachListItem(list, func(item runtime.Object) error {
-			obj := item.(client.Object)
-			patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"finalizers":null}}`))
-			return client.IgnoreNotFound(errors.Join(client.IgnoreNotFound(f.Patch(ctx, obj, patch)), client.IgnoreNotFound(f.Delete(ctx, obj))))
-		})).To(Succeed())
-	}
 }
 
 // start starts the operator, at the highest verbosity, and waits until it works.

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gitops_test runs the scripts that are shipped for Argo CD in gopher-lua, the interpreter that
-// Argo CD has, with the libraries that Argo CD opens.
-package gitops_test
 
+package gitops_test
 import (
 	"encoding/json"
 	"os"

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"rpi-connect.dev/operator/internal/connectsim"
+)
+
+// Samples is where config/samples come to their end: a namespace with an access token, the
+// organisation that it opens, and in it the devices that they name, which take what is deployed to
+// them.
+type Samples struct {
+	Connect
+	Namespace string
+	// Pis are the devices, by their names.
+	Pis map[string]*connectsim.Pi
+
+	cluster *Cluster
+	unplug  func()
+}
+
+// ServeSamples makes such a place. Close has to be called in the end.
+func (c *Cluster) ServeSamples(ctx context.Context, namespace string) (*Samples, error) {
+	connect, err := ServeConnect(connectsim.Options{})
+	if err != nil {
+		return nil, err
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var pis sync.WaitGroup
+	s := &Samples{
+		Connect: connect, Namespace: namespace, Pis: map[string]*connectsim.Pi{}, cluster: c,
+		unplug: func() { cancel(); pis.Wait() },
+	}
+	for name, device := range map[string]connectsim.Device{
+		"kiosk-lobby": {SerialNumber: "10000000c0ffee02", Tags: []string{"kiosk"}},
+		"kiosk-cafe":  {SerialNumber: "10000000c0ffee03", Tags: []string{"kiosk"}},
+		"shop-window": {SerialNumber: "10000000c0ffee01", Tags: []string{"signage", "street"}},
+		"screen-1":    {SerialNumber: "10000000c0ffee11", Tags: []string{"screen"}},
+		"screen-2":    {SerialNumber: "10000000c0ffee12", Tags: []string{"screen"}},
+	} {
+		device.Name, device.Model, device.Memory, device.OS = name, "5", "8gb", "raspios-13"
+		pi := connectsim.NewPi(s.URL, name, device.SerialNumber)
+		pi.SignedIn(s.Org, s.Org.AddDevice(device).ID)
+		pi.Behave(connectsim.Behaviour{Every: 100 * time.Millisecond})
+		pis.Go(func() { pi.Run(running) })
+		s.Pis[name] = pi
+	}
+	if err := c.PutToken(ctx, namespace, s.Token); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the devices and Connect.
+func (s *Samples) Close() {
+	s.unplug()
+	s.Sim.Close()
+}
+
+// samplesOverlay is what the samples are made into: their placeholder of the access token is left out,
+// and the rollout goes to the screens, whose canary nobody has to look at for long.
+const samplesOverlay = `
+resources: [%s]
+namespace: %s
+patches:
+- patch: |
+    $patch: delete
+    apiVersion: v1
+    kind: Secret
+    metadata: {name: connect-access-token}
+- patch: |
+    apiVersion: rpi-connect.dev/v1alpha1
+    kind: FleetRollout
+    metadata: {name: kiosk}
+    spec:
+      devices: {query: "tag:screen"}
+      batches: [{name: canary, size: 1, approval: Manual}]
+      approvals: [{artefact: kiosk-v1.0, batch: canary}]
+`
+
+// Manifests are the samples for the namespace, as they would be in Git. The more that is given belongs
+// into the kustomization that they are built with, such as patches.
+func (s *Samples) Manifests(ctx context.Context, more string) ([]*unstructured.Unstructured, error) {
+	overlay, err := os.MkdirTemp(s.cluster.Dir, "overlay-")
+	if err != nil {
+		return nil, err
+	}
+	samples, err := filepath.Rel(overlay, filepath.Join(Root(), "config", "samples"))
+	if err != nil {
+		return nil, err
+	}
+	kustomization := fmt.Sprintf(samplesOverlay, samples, s.Namespace) + more
+	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
+		return nil, err
+	}
+	return Build(ctx, overlay)
+}
+
+// LetGo lets everything of the operator's kinds in a namespace go, whatever waits for that, so that
+// the next operator does not find it.
+func (c *Cluster) LetGo(ctx context.Context, namespace string) error {
+	finalizers := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	for _, list := range Lists() {
+		if err := c.Client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		err := meta.EachListItem(list, func(item kruntime.Object) error {
+			obj, ok := item.(client.Object)
+			if !ok {
+				return fmt.Errorf("%T is no object", item)
+			}
+			return errors.Join(client.IgnoreNotFound(c.Client.Patch(ctx, obj, finalizers)), client.IgnoreNotFound(c.Client.Delete(ctx, obj)))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
