@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-
 package gitops_test
+
 import (
 	"encoding/json"
 	"os"
