@@ -5,6 +5,8 @@ IMG ?= rpi-connect-operator:latest
 # The image of the simulator, which nothing in a cluster needs.
 SIMULATOR_IMG ?= rpi-connect-simulator:latest
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# How many processes tell the end-to-end stories, each with a control plane of its own.
+PROCS ?= 3
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
 
@@ -115,7 +117,8 @@ test-unit: ## Run the tests of every package, which need a control plane too.
 
 .PHONY: test-e2e
 test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have these words.
-	@$(TEST_ASSETS); go test -race -timeout 30m $(if $(FOCUS),./test/e2e -ginkgo.focus "$(FOCUS)",$$(go list ./test/... | grep -v -e test/crash -e test/simulation))
+	@$(TEST_ASSETS); go tool ginkgo --race --timeout=30m $(if $(FOCUS),--focus="$(FOCUS)",--procs=$(PROCS)) ./test/e2e
+	@$(if $(FOCUS),,$(TEST_ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v -e test/crash -e test/simulation -e test/e2e -e test/monitoring))
 
 .PHONY: test-gitops
 test-gitops: ## Try what GitOps tools do: kustomize, Flux's libraries, the scripts for Argo CD.

@@ -2,6 +2,9 @@ module rpi-connect.dev/operator
 
 go 1.26.0
 
+// It tells the end-to-end stories in several processes, and must be of the library's version.
+tool github.com/onsi/ginkgo/v2/ginkgo
+
 require (
 	github.com/go-logr/logr v1.4.4
 	github.com/netresearch/go-cron v0.9.1

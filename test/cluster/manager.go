@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -221,13 +222,30 @@ func get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
+// Ports from here on are below those that the kernel hands out, so that nobody is given one between its
+// choice and its use.
+const (
+	firstPort = 20000
+	ports     = 12000
+)
+
+// nextPort begins elsewhere in every process.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(int64(os.Getpid()) * 1009) }
+
+// freeAddress returns an address at which nobody listens.
 func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var errs []error
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", firstPort+nextPort.Add(1)%ports)
+		listener, err := net.Listen("tcp", address)
+		if err == nil {
+			return address, listener.Close()
+		}
+		errs = append(errs, err)
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String(), nil
+	return "", errors.Join(errs...)
 }
 
 // logFile keeps what a process prints, and copies it to a writer if there is one.

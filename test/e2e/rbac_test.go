@@ -4,7 +4,11 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -91,11 +95,11 @@ var _ = Describe("The manifests", func() {
 })
 
 // Every right that config/rbac gives the operator has been used by the time all
-// stories are told; so none is broader than it needs.
-var _ = AfterSuite(func(ctx context.Context) {
-	suite, _ := GinkgoConfiguration()
-	if len(suite.FocusStrings)+len(suite.SkipStrings) > 0 || !cluster.HasControllerManager() {
-		return // not all stories were told
+// stories are told; so none is broader than it needs. Each process leaves what its
+// operators have used in the shared folder, and the last one looks.
+var _ = SynchronizedAfterSuite(func() {
+	if control == nil {
+		return // nothing has been told
 	}
 	requests, err := control.Requests()
 	Expect(err).NotTo(HaveOccurred())
@@ -108,6 +112,21 @@ var _ = AfterSuite(func(ctx context.Context) {
 		if r.ByOperator() {
 			used.Insert(r.Group + " " + resource + " " + r.Verb)
 		}
+	}
+	rights := strings.Join(sets.List(used), "\n")
+	Expect(os.WriteFile(filepath.Join(shared, fmt.Sprintf("rights-%d", GinkgoParallelProcess())), []byte(rights), 0o600)).To(Succeed())
+}, func(ctx context.Context) {
+	suite, _ := GinkgoConfiguration()
+	if len(suite.FocusStrings)+len(suite.SkipStrings) > 0 || !cluster.HasControllerManager() {
+		return // not all stories were told
+	}
+	files, err := filepath.Glob(filepath.Join(shared, "rights-*"))
+	Expect(err).NotTo(HaveOccurred())
+	used := sets.New[string]()
+	for _, file := range files {
+		rights, err := os.ReadFile(file)
+		Expect(err).NotTo(HaveOccurred())
+		used.Insert(strings.Split(string(rights), "\n")...)
 	}
 	var role rbacv1.ClusterRole
 	built(ctx, "config/rbac", "ClusterRole", "manager-role", &role)

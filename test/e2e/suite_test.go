@@ -7,6 +7,8 @@ package e2e
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,6 +21,8 @@ import (
 var (
 	control *cluster.Cluster
 	binary  string
+	// shared is a folder that all processes of the suite have in common.
+	shared string
 )
 
 func TestE2E(t *testing.T) {
@@ -30,11 +34,21 @@ func TestE2E(t *testing.T) {
 	RunSpecs(t, "The operator")
 }
 
-var _ = BeforeSuite(func(ctx context.Context) {
+// The stories wait more than they work, so several processes tell them (make test-e2e). Each has a
+// control plane of its own: the operator watches every namespace, and some stories compact etcd or
+// apply the CRDs anew.
+var _ = SynchronizedBeforeSuite(func(ctx context.Context) []byte {
+	folder, err := os.MkdirTemp("", "rpi-connect-e2e-")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(os.RemoveAll, folder)
+	_, err = cluster.BuildManager(ctx, folder)
+	Expect(err).NotTo(HaveOccurred())
+	return []byte(folder)
+}, func(ctx context.Context, folder []byte) {
+	shared = string(folder)
+	binary = filepath.Join(shared, "manager")
 	var err error
 	control, err = cluster.Start(ctx, cluster.Options{ControllerManager: cluster.HasControllerManager()})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { Expect(control.Stop()).To(Succeed()) })
-	binary, err = cluster.BuildManager(ctx, control.Dir)
-	Expect(err).NotTo(HaveOccurred())
 })
