@@ -34,7 +34,8 @@ type made struct {
 	organisation int
 	lineage      string
 	at           time.Time
-	rollout      string // whose Deployment it is
+	asked        time.Time // when the request was sent
+	rollout      string    // whose Deployment it is
 	deviceID     string
 }
 
@@ -118,7 +119,7 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	if a.kind == "AuthKey" {
 		l.open[of] = later(l.open[of], time.Now().Add(2*controller.DefaultPostSettleTime))
 	}
-	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: l.w.lineageOf(of), at: time.Now()}
+	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: l.w.lineageOf(of), at: time.Now(), asked: l.asked[of]}
 	if a.kind == "Deployment" {
 		m.deviceID, m.rollout = a.id, l.w.rolloutOf(of)
 		l.posts[m.lineage]++

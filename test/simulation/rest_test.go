@@ -141,7 +141,7 @@ func (w *world) stays(m made) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !m.at.After(w.letGo[m.resource])
+	return !m.asked.After(w.letGo[m.resource])
 }
 
 // isLost tells whether a resource says that a request of it, whose answer was lost, was sent with a token
