@@ -244,10 +244,10 @@ func (e *external) withKey() (lifecycle.Observation, error) {
 	e.mirror()
 	seen := e.observation()
 	switch {
-	case e.key.gone && (e.key.exchanged() || e.key.expired(e.clock.Now())):
-		seen.Unseen = true // somebody has tidied it away after it had done its job
+	case e.key.gone && e.conn.Moved && !e.key.exchanged() && !e.key.expired(e.clock.Now()):
+		return lifecycle.NotCreated(e.outcome()), nil // it may be in the organisation of the token before
 	case e.key.gone:
-		return lifecycle.NotCreated(e.outcome()), nil
+		seen.Unseen = true // somebody has removed it; those before it are still to be revoked
 	case !recorded:
 		seen.Relation, seen.Proof = lifecycle.Recovered, "the Secret of this AuthKey holds it"
 	}
