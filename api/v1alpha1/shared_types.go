@@ -15,7 +15,8 @@ const (
 
 	// AnnotationOrigin says how the remote object came to be and for which
 	// resource: "created <id> for <namespace>/<name>", or "adopted …", and
-	// "instead of <id>" where it has taken the place of one that was gone. Like the
+	// "instead of <id> with the token <hash>" where it has taken the place of one
+	// that was gone. Like the
 	// id it survives a backup, so that a restored resource deletes what it
 	// created and not what it adopted. On a copy of the manifest, which has
 	// another name or namespace, it says nothing.

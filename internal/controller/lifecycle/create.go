@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -73,13 +74,13 @@ func (p *pass[O]) settling(seen Observation) (Outcome, bool) {
 	if seen.Settled || !p.unsettled() {
 		return Outcome{}, false
 	}
-	return p.awaitEffect(p.sent()[0].At)
+	return p.awaitEffect(p.sent.all()[0].At)
 }
 
 // unsettled tells whether what an earlier POST has made may still appear, and would be made twice by
 // another one.
 func (p *pass[O]) unsettled() bool {
-	sent := p.sent()
+	sent := p.sent.all()
 	return len(sent) > 0 && p.kind.NaturalKey == nil && p.age(sent[0].At) < p.SettleTime
 }
 
@@ -130,18 +131,32 @@ func (p *pass[O]) recordIntent(ctx context.Context, ready Preparation) error {
 	if ready.Matters > 0 {
 		intent.Until = intent.At.Add(ready.Matters)
 	}
-	annotations := map[string]any{v1alpha1.AnnotationCreateIntent: intent.annotation()}
-	if p.kind.NaturalKey == nil {
-		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, p.intent)
-	} else if p.intent != nil {
-		intent.At = p.intent.At // what either of them made is found by its key
-		annotations[v1alpha1.AnnotationCreateIntent] = intent.annotation()
+	if p.kind.NaturalKey != nil && p.sent.intent != nil {
+		intent.At = p.sent.intent.At // what either of them made is found by its key
 	}
-	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
+	p.sending = &intent
+	return p.noteSent(ctx, exactVersion, addFinalizer, sent{&intent, p.unanswered()}, nil)
+}
+
+// unanswered are the requests found at the start as far as they matter beside a later one. What any of
+// them has made of a kind with a natural key is found by that.
+func (p *pass[O]) unanswered() []Intent {
+	if p.kind.NaturalKey != nil {
+		return nil
+	}
+	all := p.sent.all()
+	return all[:min(len(all), maxUnanswered)]
+}
+
+// noteSent writes to the resource which requests may have been carried out, and other annotations
+// with it.
+func (p *pass[O]) noteSent(ctx context.Context, exact bool, finalizer finalizerChange, s sent, others map[string]any) error {
+	annotations := s.annotations()
+	maps.Copy(annotations, others)
+	if err := p.patchMetadata(ctx, exact, finalizer, annotations); err != nil {
 		return err
 	}
-	p.memory.noteIntent(p.obj.GetUID(), &intent)
-	p.sending = &intent
+	p.memory.noteSent(p.obj.GetUID(), s)
 	return nil
 }
 
@@ -201,48 +216,36 @@ func (p *pass[O]) wentHere(ctx context.Context, request Intent) error {
 
 // amend changes what is noted of a request whose answer was lost.
 func (p *pass[O]) amend(ctx context.Context, request Intent, change func(*Intent) bool) error {
-	annotations := map[string]any{}
-	if p.intent != nil && p.intent.At.Equal(request.At) {
-		if changed := *p.intent; change(&changed) {
-			p.intent = &changed
-			annotations[v1alpha1.AnnotationCreateIntent] = changed.annotation()
-			p.memory.noteIntent(p.obj.GetUID(), &changed)
-		}
+	amended, changed := sent{unanswered: slices.Clone(p.sent.unanswered)}, false
+	if p.sent.intent != nil {
+		amended.intent = new(*p.sent.intent)
+		changed = amended.intent.At.Equal(request.At) && change(amended.intent)
 	}
-	if at := slices.IndexFunc(p.unanswered, func(i Intent) bool { return i.At.Equal(request.At) }); at >= 0 {
-		all := slices.Clone(p.unanswered)
-		if change(&all[at]) {
-			p.unanswered = all
-			annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(all, nil)
-		}
+	for i := range amended.unanswered {
+		changed = amended.unanswered[i].At.Equal(request.At) && change(&amended.unanswered[i]) || changed
 	}
-	if len(annotations) == 0 {
+	if !changed {
 		return nil
 	}
-	return p.patchMetadata(ctx, anyVersion, leaveFinalizer, annotations)
+	p.sent = amended
+	return p.noteSent(ctx, anyVersion, leaveFinalizer, amended, nil)
 }
 
 // withdrawIntent takes the intent off the resource after a request that was not carried out, or
 // puts back the one that was there before.
 func (p *pass[O]) withdrawIntent(ctx context.Context) error {
-	annotations := map[string]any{v1alpha1.AnnotationCreateIntent: nil}
-	if p.intent != nil {
-		annotations[v1alpha1.AnnotationCreateIntent] = p.intent.annotation()
-		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, nil)
-	}
-	p.memory.noteIntent(p.obj.GetUID(), p.intent)
-	return p.patchMetadata(ctx, anyVersion, leaveFinalizer, annotations)
+	return p.noteSent(ctx, anyVersion, leaveFinalizer, p.sent, nil)
 }
 
 // recordCreated stores the id of the remote object that was made just now, and takes the intent
 // off. If the resource has gone meanwhile, the object goes too.
 func (p *pass[O]) recordCreated(ctx context.Context, remote Remote, made Observation) error {
 	annotations := p.annotations(made.ID, Created)
-	annotations[v1alpha1.AnnotationCreateIntent] = nil
+	remain := sent{unanswered: p.unanswered()}
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9}
 	var err error
 	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
-		err = p.patchMetadata(ctx, anyVersion, leaveFinalizer, annotations)
+		err = p.noteSent(ctx, anyVersion, leaveFinalizer, remain, annotations)
 		return err == nil || gone(err), nil
 	})
 	switch {
@@ -252,7 +255,6 @@ func (p *pass[O]) recordCreated(ctx context.Context, remote Remote, made Observa
 		return errors.Join(err, waitErr)
 	}
 	p.noteRecord(made.ID, Created)
-	p.memory.noteIntent(p.obj.GetUID(), nil)
 	p.known.freshness.met()
 	p.Claims.Take(objectClaim(p.gvk.Kind, made.ID), p.holder(), true)
 	p.recordEvent(p.created(made))
@@ -288,17 +290,14 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 	if seen.Relation == Recovered {
 		origin = Created
 	}
-	annotations := p.annotations(seen.ID, origin)
-	annotations[v1alpha1.AnnotationCreateIntent] = nil
-	if p.intent != nil && p.kind.NaturalKey == nil && seen.Request != nil && !seen.Request.At.Equal(p.intent.At) {
-		// It was an earlier request. What the newest one makes may still come.
-		annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, p.intent)
+	remain := sent{unanswered: p.sent.unanswered}
+	if p.sent.intent != nil && p.kind.NaturalKey == nil && seen.Request != nil && !seen.Request.At.Equal(p.sent.intent.At) {
+		remain.unanswered = p.unanswered() // it was an earlier request: what the newest one makes may still come
 	}
-	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
+	if err := p.noteSent(ctx, exactVersion, addFinalizer, remain, p.annotations(seen.ID, origin)); err != nil {
 		return err
 	}
 	p.noteRecord(seen.ID, origin)
-	p.memory.noteIntent(p.obj.GetUID(), nil)
 	if origin == Created {
 		p.recordEvent(p.created(seen))
 		return nil
@@ -309,17 +308,11 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 
 // keep brings the record of the resource's own object up to date.
 func (p *pass[O]) keep(ctx context.Context, seen Observation) error {
-	if p.record.Restored && !p.recorded(seen.ID, p.record.Origin) || p.intent != nil {
-		annotations := p.annotations(seen.ID, p.record.Origin)
-		annotations[v1alpha1.AnnotationCreateIntent] = nil
-		if p.intent != nil && p.kind.NaturalKey == nil {
-			// The request was for another object, to take the place of this one.
-			annotations[v1alpha1.AnnotationUnanswered] = withUnanswered(p.unanswered, p.intent)
-		}
-		if err := p.patchMetadata(ctx, exactVersion, addFinalizer, annotations); err != nil {
+	if p.record.Restored && !p.recorded(seen.ID, p.record.Origin) || p.sent.intent != nil {
+		remain := sent{unanswered: p.unanswered()} // they were for other objects, to take the place of this one
+		if err := p.noteSent(ctx, exactVersion, addFinalizer, remain, p.annotations(seen.ID, p.record.Origin)); err != nil {
 			return err
 		}
-		p.memory.noteIntent(p.obj.GetUID(), nil)
 	}
 	p.noteRecord(seen.ID, p.record.Origin)
 	return nil

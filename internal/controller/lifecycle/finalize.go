@@ -23,7 +23,7 @@ func (p *pass[O]) finalize(ctx context.Context) (Outcome, error) {
 	if !p.hasFinalizer() {
 		return NoChange(0), nil
 	}
-	if _, done := p.done(); done || p.orphans() || !p.record.Own() && len(p.sent()) == 0 {
+	if _, done := p.done(); done || p.orphans() || !p.record.Own() && len(p.sent.all()) == 0 {
 		return p.dropFinalizer(ctx)
 	}
 	remote, err := p.connectToDelete(ctx)
@@ -73,7 +73,7 @@ func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (id string, waits
 		}
 		return "", waits, nil
 	default:
-		if p.intent != nil && p.intent.Unlooked && seen.Relation == Adoptable {
+		if p.sent.intent != nil && p.sent.intent.Unlooked && seen.Relation == Adoptable {
 			p.recordEvent(Event{
 				Warning: true, Reason: v1alpha1.EventOrphaned, Action: "Delete",
 				Message: fmt.Sprintf("The %s %s stays in the organisation: a request whose answer was lost may have made it, or it was there before.", p.kind.Noun, seen.ID),
@@ -87,13 +87,13 @@ func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (id string, waits
 // resource's own it is, in the organisation where it was seen last; anything else may be somebody
 // else's, or may still appear. After a deletion that went wrong, absence is proven by looking.
 func (p *pass[O]) mustLook() bool {
-	return !p.record.Own() || p.record.Restored || p.moved() || len(p.sent()) > 0 || !p.known.freshness.notBefore.IsZero()
+	return !p.record.Own() || p.record.Restored || p.moved() || len(p.sent.all()) > 0 || !p.known.freshness.notBefore.IsZero()
 }
 
 // lateEffect keeps a resource whose request may still be carried out: nobody would remove what it
 // makes.
 func (p *pass[O]) lateEffect() *Outcome {
-	for _, intent := range p.sent() {
+	for _, intent := range p.sent.all() {
 		if outcome, settling := p.awaitEffect(intent.At); settling {
 			return &outcome
 		}

@@ -58,34 +58,50 @@ func unansweredOf(obj Object) []Intent {
 	return slices.DeleteFunc(all, func(i Intent) bool { return i.UID != obj.GetUID() })
 }
 
-// mattering are the intents that are still of consequence.
-func mattering(all []Intent, now time.Time) []Intent {
-	return slices.DeleteFunc(all, func(i Intent) bool { return !i.Until.IsZero() && now.After(i.Until) })
+// sent are the requests of a resource that may have been carried out although their answers were
+// lost.
+type sent struct {
+	intent     *Intent  // of the newest one
+	unanswered []Intent // of those before, the newest first: nobody will get their answers any more
 }
 
-func (i Intent) annotation() string { return marshalled(i) }
+// sentOf reads what is noted on a resource.
+func sentOf(obj Object) sent { return sent{intentOf(obj), unansweredOf(obj)} }
+
+// all returns them, the newest first.
+func (s sent) all() []Intent {
+	if s.intent == nil {
+		return s.unanswered
+	}
+	return slices.Insert(slices.Clone(s.unanswered), 0, *s.intent)
+}
+
+// mattering are those that are still of consequence.
+func (s sent) mattering(now time.Time) sent {
+	s.unanswered = slices.DeleteFunc(slices.Clone(s.unanswered), func(i Intent) bool { return !i.Until.IsZero() && now.After(i.Until) })
+	return s
+}
+
+// annotations are what has to be noted on the resource.
+func (s sent) annotations() map[string]any {
+	noted := map[string]any{v1alpha1.AnnotationCreateIntent: nil, v1alpha1.AnnotationUnanswered: nil}
+	if s.intent != nil {
+		noted[v1alpha1.AnnotationCreateIntent] = marshalled(*s.intent)
+	}
+	if len(s.unanswered) > 0 {
+		noted[v1alpha1.AnnotationUnanswered] = marshalled(s.unanswered)
+	}
+	return noted
+}
+
+// takenOff tells whether somebody has taken requests off a resource that were noted there.
+func (s sent) takenOff(is sent) bool {
+	return s.intent != nil && is.intent == nil || len(s.unanswered) > 0 && len(is.unanswered) == 0
+}
 
 // SentIntents returns the requests of a resource that may have been carried out although their
 // answers were lost, the newest first. It is for indexes and for looking at other resources.
-func SentIntents(obj Object) []Intent {
-	sent := unansweredOf(obj)
-	if intent := intentOf(obj); intent != nil {
-		sent = slices.Insert(sent, 0, *intent)
-	}
-	return sent
-}
-
-// withUnanswered is the annotation of unanswered requests after one more; nil where there are none.
-func withUnanswered(before []Intent, more *Intent) any {
-	all := before
-	if more != nil {
-		all = slices.Insert(slices.Clone(before), 0, *more)
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	return marshalled(all[:min(len(all), maxUnanswered)])
-}
+func SentIntents(obj Object) []Intent { return sentOf(obj).all() }
 
 func marshalled(v any) string {
 	text, err := json.Marshal(v)

@@ -14,9 +14,9 @@ func TestIntentOf(t *testing.T) {
 		text string
 		own  bool
 	}{
-		"its own":                           {Intent{At: noon, UID: "mine"}.annotation(), true},
-		"its own, with a note":              {Intent{At: noon, UID: "mine", Note: `{"device":"d1"}`}.annotation(), true},
-		"copied from another resource":      {Intent{At: noon, UID: "theirs", Note: "n"}.annotation(), false},
+		"its own":                           {marshalled(Intent{At: noon, UID: "mine"}), true},
+		"its own, with a note":              {marshalled(Intent{At: noon, UID: "mine", Note: `{"device":"d1"}`}), true},
+		"copied from another resource":      {marshalled(Intent{At: noon, UID: "theirs", Note: "n"}), false},
 		"of nobody":                         {`{"at":"2026-03-01T12:00:00Z"}`, false},
 		"empty":                             {"", false},
 		"null":                              {"null", false},
@@ -44,7 +44,7 @@ func TestIntentOf(t *testing.T) {
 func TestIntentSurvives(t *testing.T) {
 	want := Intent{At: noon.Add(time.Nanosecond), UID: "mine", Note: `a "note" of <b>any</b> kind`}
 	obj := newArtefact()
-	obj.Annotations[v1alpha1.AnnotationCreateIntent] = want.annotation()
+	obj.Annotations[v1alpha1.AnnotationCreateIntent] = marshalled(want)
 	got := intentOf(obj)
 	if got == nil || !got.At.Equal(want.At) || got.UID != want.UID || got.Note != want.Note {
 		t.Errorf("got %+v", got)

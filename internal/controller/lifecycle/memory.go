@@ -12,9 +12,9 @@ import (
 // memory is what the loop remembers of resources. It is gone with the process, so nothing that must
 // not be lost is only there.
 type memory struct {
-	mu      sync.Mutex
-	of      map[types.NamespacedName]*remembered
-	intents map[types.UID]*Intent // copies of those on the API server, for when somebody takes one off
+	mu   sync.Mutex
+	of   map[types.NamespacedName]*remembered
+	sent map[types.UID]sent // copies of what is on the API server, for when somebody takes it off
 }
 
 // remembered is what the loop remembers of one resource. The work queue gives a resource to one
@@ -30,25 +30,23 @@ type remembered struct {
 }
 
 func newMemory() *memory {
-	return &memory{of: map[types.NamespacedName]*remembered{}, intents: map[types.UID]*Intent{}}
+	return &memory{of: map[types.NamespacedName]*remembered{}, sent: map[types.UID]sent{}}
 }
 
-// noteIntent remembers the intent of a resource; nil if it has none.
-func (m *memory) noteIntent(resource types.UID, intent *Intent) {
+// noteSent remembers the requests that are noted on a resource.
+func (m *memory) noteSent(resource types.UID, s sent) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if intent == nil {
-		delete(m.intents, resource)
-		return
-	}
-	m.intents[resource] = intent
+	m.sent[resource] = s
 }
 
-// intentOf returns the intent of a resource that this process has put there, or nil.
-func (m *memory) intentOf(resource types.UID) *Intent {
+// sentBy returns the requests that were noted on a resource when this process last read or wrote
+// them, and whether it has.
+func (m *memory) sentBy(resource types.UID) (sent, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.intents[resource]
+	s, ok := m.sent[resource]
+	return s, ok
 }
 
 // recall returns what is remembered of a resource. One that was deleted and made again under the
@@ -73,6 +71,6 @@ func (m *memory) forget(resource types.NamespacedName) (types.UID, bool) {
 	if !ok {
 		return "", false
 	}
-	delete(m.intents, known.uid)
+	delete(m.sent, known.uid)
 	return known.uid, true
 }

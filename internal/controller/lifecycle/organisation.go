@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -14,7 +15,7 @@ import (
 // token may be a new one of the same organisation, or one of another: only the object itself can
 // tell.
 func (p *pass[O]) moved() bool {
-	was := p.obj.GetCommonStatus().AccessTokenHash
+	was := cmp.Or(p.record.TokenHash, p.obj.GetCommonStatus().AccessTokenHash)
 	return was != "" && was != p.token.Fingerprint() && p.record.Own()
 }
 
@@ -38,11 +39,11 @@ func (p *pass[O]) organisationChanged(seen Observation) (Outcome, bool) {
 // sentHere are the requests that were sent with the token of this pass. Those of another one prove
 // nothing about what is found with this one; nor do those that nobody has looked before.
 func (p *pass[O]) sentHere() []Intent {
-	return slices.DeleteFunc(slices.Clone(p.sent()), func(i Intent) bool { return i.Unlooked || p.elsewhere(i) })
+	return slices.DeleteFunc(slices.Clone(p.sent.all()), func(i Intent) bool { return i.Unlooked || p.elsewhere(i) })
 }
 
 func (p *pass[O]) sentElsewhere() []Intent {
-	return slices.DeleteFunc(slices.Clone(p.sent()), func(i Intent) bool { return !p.elsewhere(i) })
+	return slices.DeleteFunc(slices.Clone(p.sent.all()), func(i Intent) bool { return !p.elsewhere(i) })
 }
 
 func (p *pass[O]) elsewhere(i Intent) bool {
@@ -67,13 +68,9 @@ func (p *pass[O]) moveConfirmed() bool {
 
 // beginAnew takes everything off the resource that is about the organisation before.
 func (p *pass[O]) beginAnew(ctx context.Context) error {
-	if err := p.patchMetadata(ctx, exactVersion, leaveFinalizer, map[string]any{
-		v1alpha1.AnnotationID: nil, v1alpha1.AnnotationOrigin: nil,
-		v1alpha1.AnnotationCreateIntent: nil, v1alpha1.AnnotationUnanswered: nil,
-	}); err != nil {
+	if err := p.noteSent(ctx, exactVersion, leaveFinalizer, sent{}, map[string]any{v1alpha1.AnnotationID: nil, v1alpha1.AnnotationOrigin: nil}); err != nil {
 		return err
 	}
-	p.memory.noteIntent(p.obj.GetUID(), nil)
 	p.Claims.ReleaseAll(p.obj.GetUID())
 	status := p.obj.GetCommonStatus()
 	status.ID, status.Adopted, status.AccessTokenHash = "", false, ""

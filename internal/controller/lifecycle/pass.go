@@ -24,33 +24,48 @@ type pass[O Object] struct {
 	holds  int // how many of the events go with that
 	known  *remembered
 
-	record     Record
-	intent     *Intent  // found at the start: a request may have been carried out
-	intentLost bool     // somebody has taken it off the resource
-	unanswered []Intent // earlier ones, whose answers nobody will get any more
-	sending    *Intent  // of this pass
-	unlooked   bool     // the budget let nobody look at the organisation
-	token      connectclient.Secret
-	remote     Remote
-	events     []Event
+	record   Record
+	sent     sent    // found at the start: these requests may have been carried out
+	sentLost bool    // somebody has taken them off the resource
+	sending  *Intent // of this pass
+	unlooked bool    // the budget let nobody look at the organisation
+	token    connectclient.Secret
+	remote   Remote
+	events   []Event
 }
 
 func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *pass[O] {
-	p := &pass[O]{Reconciler: r, req: req, obj: obj, known: known, record: recordOf(obj), intent: intentOf(obj)}
+	p := &pass[O]{Reconciler: r, req: req, obj: obj, known: known, record: recordOf(obj), sent: sentOf(obj)}
 	p.stored, _ = obj.DeepCopyObject().(O)
 	p.held = p.stored
-	if p.intent == nil {
-		p.intent = r.memory.intentOf(obj.GetUID())
-		p.intentLost = p.intent != nil
-	}
+	p.recallSent()
 	if known.paused {
 		known.lookSince, known.paused = r.Clock.Now(), false
 	}
-	p.unanswered = mattering(unansweredOf(obj), r.Clock.Now())
 	if value := p.requested(); value != "" {
 		known.freshness.onRequest(value, r.Clock.Now())
 	}
 	return p
+}
+
+// recallSent brings back the requests that somebody has taken off the resource since this process has
+// seen or written them, and drops those that are of no consequence any more.
+func (p *pass[O]) recallSent() {
+	now := p.Clock.Now()
+	p.sent = p.sent.mattering(now)
+	noted, known := p.memory.sentBy(p.obj.GetUID())
+	if !known {
+		p.memory.noteSent(p.obj.GetUID(), p.sent)
+		return
+	}
+	noted = noted.mattering(now)
+	p.sentLost = noted.takenOff(p.sent)
+	if p.sent.intent == nil {
+		p.sent.intent = noted.intent
+	}
+	if len(p.sent.unanswered) == 0 {
+		p.sent.unanswered = noted.unanswered
+	}
 }
 
 // connect opens the resource's organisation. A token that is known to be refused is not tried
@@ -100,19 +115,10 @@ func (p *pass[O]) release() {
 		return
 	}
 	until := time.Time{}
-	if intent := p.memory.intentOf(p.obj.GetUID()); intent != nil {
-		until = intent.At.Add(p.SettleTime)
+	if s, _ := p.memory.sentBy(p.obj.GetUID()); s.intent != nil {
+		until = s.intent.At.Add(p.SettleTime)
 	}
 	releaser.Release(until)
-}
-
-// sent are the requests that may have been carried out although their answers were lost, the newest
-// first.
-func (p *pass[O]) sent() []Intent {
-	if p.intent == nil {
-		return p.unanswered
-	}
-	return slices.Insert(slices.Clone(p.unanswered), 0, *p.intent)
 }
 
 // longestDelay is how long the budget may keep a resource waiting until what was listed before does
@@ -125,12 +131,12 @@ func (p *pass[O]) notBefore() time.Time {
 	if p.record.ID == "" && p.kind.LooksFirst != nil && p.kind.LooksFirst(p.obj) {
 		notBefore = latest(notBefore, p.known.lookSince, p.Clock.Now().Add(-longestDelay))
 	}
-	if p.intent != nil && p.record.ID == "" {
-		notBefore = latest(notBefore, p.intent.At)
+	if p.sent.intent != nil && p.record.ID == "" {
+		notBefore = latest(notBefore, p.sent.intent.At)
 	}
 	// What a request has made that is not there when the time to settle is over will not come. What
 	// an earlier listing did not show may have come since.
-	for _, intent := range p.sent() {
+	for _, intent := range p.sent.all() {
 		if p.age(intent.At) >= p.SettleTime {
 			notBefore = latest(notBefore, p.begun(intent.At).Add(p.SettleTime))
 		}

@@ -156,7 +156,7 @@ func (p *pass[O]) observe(ctx context.Context, remote Remote) (Observation, erro
 	seen, err := remote.Observe(ctx)
 	_, creates := remote.(Creator)
 	refused := errors.As(err, new(listingError)) && errors.Is(err, connectclient.ErrThrottled)
-	if refused && creates && p.naturalKey(p.obj) != "" && p.record.ID == "" && p.intent == nil {
+	if refused && creates && p.naturalKey(p.obj) != "" && p.record.ID == "" && p.sent.intent == nil {
 		p.unlooked = true
 		return AbsentObject(), nil
 	}

@@ -36,6 +36,9 @@ type Record struct {
 	Origin Origin
 	// Restored says that the record comes from the annotations of a backup.
 	Restored bool
+	// TokenHash is of the access token that the object was seen with, where the status is still
+	// about the one whose place it has taken.
+	TokenHash string
 }
 
 // Own tells whether the record is of an object that this resource has, rather than names.
@@ -47,9 +50,12 @@ func RecordOf(obj Object) Record { return recordOf(obj) }
 
 func recordOf(obj Object) Record {
 	status := obj.GetCommonStatus()
-	noted, replaced := annotatedRecord(obj)
+	noted, before := annotatedRecord(obj)
 	switch {
-	case status.ID == "", noted.Own() && replaced == status.ID:
+	case status.ID == "":
+		return noted
+	case noted.Own() && before.id == status.ID:
+		noted.TokenHash = before.tokenHash
 		return noted
 	case status.Adopted:
 		return Record{ID: status.ID, Origin: Adopted}
@@ -58,19 +64,23 @@ func recordOf(obj Object) Record {
 	}
 }
 
-// annotatedRecord is what the annotations say, and the id of the object whose place theirs has
-// taken; empty if it has taken none.
-func annotatedRecord(obj Object) (noted Record, replaced string) {
+// replacement is that an object has taken the place of another one, and the access token that it was
+// seen with.
+type replacement struct{ id, tokenHash string }
+
+// annotatedRecord is what the annotations say, and whose place their object has taken; empty if it has
+// taken none.
+func annotatedRecord(obj Object) (noted Record, of replacement) {
 	id := obj.GetAnnotations()[v1alpha1.AnnotationID]
 	if id == "" {
-		return Record{}, ""
+		return Record{}, of
 	}
 	for _, origin := range []Origin{Created, Adopted} {
-		if replaced, ok := readOriginNote(obj, id, origin); ok {
-			return Record{ID: id, Origin: origin, Restored: true}, replaced
+		if of, ok := readOriginNote(obj, id, origin); ok {
+			return Record{ID: id, Origin: origin, Restored: true}, of
 		}
 	}
-	return Record{ID: id, Origin: Imported}, ""
+	return Record{ID: id, Origin: Imported}, of
 }
 
 // originNote is the value of the origin annotation. It names the object and the resource, so that
@@ -79,20 +89,24 @@ func originNote(obj Object, id string, origin Origin) string {
 	return fmt.Sprintf("%s %s for %s/%s", map[Origin]string{Created: "created", Adopted: "adopted"}[origin], id, obj.GetNamespace(), obj.GetName())
 }
 
-// insteadOf comes between an origin and the id of the object before.
-const insteadOf = " instead of "
+// What comes between an origin, the id of the object before, and the hash of an access token.
+const (
+	insteadOf = " instead of "
+	withToken = " with the token "
+)
 
-// readOriginNote tells whether the origin annotation says this, and the id of the object before.
-func readOriginNote(obj Object, id string, origin Origin) (replaced string, ok bool) {
-	note, replaced, _ := strings.Cut(obj.GetAnnotations()[v1alpha1.AnnotationOrigin], insteadOf)
-	return replaced, note == originNote(obj, id, origin)
+// readOriginNote tells whether the origin annotation says this, and what it says beyond it.
+func readOriginNote(obj Object, id string, origin Origin) (of replacement, ok bool) {
+	note, rest, _ := strings.Cut(obj.GetAnnotations()[v1alpha1.AnnotationOrigin], insteadOf)
+	of.id, of.tokenHash, _ = strings.Cut(rest, withToken)
+	return of, note == originNote(obj, id, origin)
 }
 
 // annotations are the copy of the record on the resource.
 func (p *pass[O]) annotations(id string, origin Origin) map[string]any {
 	note := originNote(p.obj, id, origin)
 	if before := p.obj.GetCommonStatus().ID; before != "" && before != id {
-		note += insteadOf + before
+		note += insteadOf + before + withToken + p.token.Fingerprint()
 	}
 	return map[string]any{v1alpha1.AnnotationID: id, v1alpha1.AnnotationOrigin: note}
 }
@@ -104,8 +118,8 @@ func (p *pass[O]) recorded(id string, origin Origin) bool {
 }
 
 // restore puts back what somebody has taken off the resource: the finalizer, without which the
-// remote object would be left behind, the copy of the record, and the intent of a request whose
-// answer is still out.
+// remote object would be left behind, the copy of the record, and which requests may have been
+// carried out.
 func (p *pass[O]) restore(ctx context.Context) error {
 	if p.deleting() {
 		return nil // nothing can be added any more
@@ -114,13 +128,10 @@ func (p *pass[O]) restore(ctx context.Context) error {
 	if record := p.record; record.Own() && !record.Restored && !p.recorded(record.ID, record.Origin) {
 		lost = p.annotations(record.ID, record.Origin)
 	}
-	if p.intent != nil && (p.intentLost || !p.hasFinalizer()) {
-		lost[v1alpha1.AnnotationCreateIntent] = p.intent.annotation()
-	}
-	if len(lost) == 0 {
+	if len(lost) == 0 && !p.sentLost && (p.hasFinalizer() || p.sent.intent == nil) {
 		return nil
 	}
-	if err := p.patchMetadata(ctx, exactVersion, addFinalizer, lost); err != nil {
+	if err := p.noteSent(ctx, exactVersion, addFinalizer, p.sent, lost); err != nil {
 		return err
 	}
 	p.recordEvent(Event{Reason: v1alpha1.EventRestored, Action: "Restore",

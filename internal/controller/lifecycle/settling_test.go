@@ -16,24 +16,24 @@ import (
 // that began when the time to settle was over.
 func TestListingsWhileARequestSettles(t *testing.T) {
 	const settle = time.Minute
-	sent := func(ago time.Duration) Intent { return Intent{At: noon.Add(-ago), UID: "mine"} }
+	request := func(ago time.Duration) Intent { return Intent{At: noon.Add(-ago), UID: "mine"} }
 	for name, test := range map[string]struct {
 		intent     *Intent
 		unanswered []Intent
 		want       time.Time
 	}{
 		"nothing was sent":                {nil, nil, time.Time{}},
-		"a request is settling":           {new(sent(40 * time.Second)), nil, noon.Add(-40 * time.Second)},
-		"a request has just settled":      {new(sent(settle)), nil, noon},
-		"a request settled some time ago": {new(sent(2 * settle)), nil, noon.Add(-settle)},
-		"an earlier one has settled too":  {new(sent(40 * time.Second)), []Intent{sent(70 * time.Second)}, noon.Add(-10 * time.Second)},
-		"only an earlier one is open":     {nil, []Intent{sent(90 * time.Second)}, noon.Add(-30 * time.Second)},
+		"a request is settling":           {new(request(40 * time.Second)), nil, noon.Add(-40 * time.Second)},
+		"a request has just settled":      {new(request(settle)), nil, noon},
+		"a request settled some time ago": {new(request(2 * settle)), nil, noon.Add(-settle)},
+		"an earlier one has settled too":  {new(request(40 * time.Second)), []Intent{request(70 * time.Second)}, noon.Add(-10 * time.Second)},
+		"only an earlier one is open":     {nil, []Intent{request(90 * time.Second)}, noon.Add(-30 * time.Second)},
 		// What another machine's clock has in the future was not before this process saw it.
-		"a request from the future": {new(sent(-time.Hour)), nil, noon.Add(time.Hour)},
+		"a request from the future": {new(request(-time.Hour)), nil, noon.Add(time.Hour)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := passOver(settlingLoop(settle), newArtefact())
-			p.intent, p.unanswered = test.intent, test.unanswered
+			p.sent = sent{test.intent, test.unanswered}
 			if got := p.notBefore(); !got.Equal(test.want) {
 				t.Errorf("listings count from %v, want %v", got, test.want)
 			}
@@ -64,7 +64,7 @@ func TestNextRequestWaitsForTheOneBefore(t *testing.T) {
 				r.kind.NaturalKey = func(*v1alpha1.Artefact) string { return "kiosk" }
 			}
 			p := passOver(r, newArtefact())
-			p.intent, p.unanswered = test.intent, test.unanswered
+			p.sent = sent{test.intent, test.unanswered}
 			if _, settling := p.settling(AbsentObject()); settling != test.want || p.unsettled() != test.want {
 				t.Errorf("it waits: %t, want %t", settling, test.want)
 			}

@@ -123,7 +123,7 @@ func (r *Reconciler[O]) predicates() predicate.Predicate {
 		if !isObject || !isObjectToo {
 			return false
 		}
-		return subject(was) != subject(is) || imported(was) != imported(is) || disowned(was, is) || stripped(was, is) || r.intentStripped(is)
+		return subject(was) != subject(is) || imported(was) != imported(is) || disowned(was, is) || stripped(was, is) || r.sentTakenOff(is)
 	}}
 }
 
@@ -139,10 +139,11 @@ func stripped(was, is Object) bool {
 	return lostFinalizer || lostRecord || lostStatus
 }
 
-// intentStripped tells whether somebody took the intent of a request that is under way off the
-// resource.
-func (r *Reconciler[O]) intentStripped(is Object) bool {
-	return r.memory.intentOf(is.GetUID()) != nil && is.GetAnnotations()[v1alpha1.AnnotationCreateIntent] == ""
+// sentTakenOff tells whether somebody took off the resource which requests may have been carried out.
+func (r *Reconciler[O]) sentTakenOff(is Object) bool {
+	noted, _ := r.memory.sentBy(is.GetUID())
+	now := r.Clock.Now()
+	return noted.mattering(now).takenOff(sentOf(is).mattering(now))
 }
 
 // disowned tells whether a user has taken the record off a resource that has it from a backup only:

@@ -35,7 +35,7 @@ func TestPredicates(t *testing.T) {
 		obj.Status.ID, obj.Finalizers = "a1", []string{v1alpha1.Finalizer}
 		annotate(id, "a1", origin, madeA1)(obj)
 	}
-	intended := annotate(intent, Intent{At: noon, UID: "mine"}.annotation())
+	intended := annotate(intent, marshalled(Intent{At: noon, UID: "mine"}))
 
 	for name, test := range map[string]struct {
 		was, becomes func(*v1alpha1.Artefact)
