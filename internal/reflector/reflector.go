@@ -153,6 +153,7 @@ func New[T any](options Options, collection Collection[T]) *Reflector[T] {
 	if collection.Keys == nil {
 		collection.Keys = func(T) []string { return nil }
 	}
+	introduce(collection.Name)
 	return &Reflector[T]{
 		options:    options,
 		collection: collection,
