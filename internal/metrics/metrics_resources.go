@@ -18,6 +18,8 @@ import (
 )
 
 var (
+	resources = prometheus.NewDesc("rpi_connect_resources", "Resources, by kind; 0 where there is none.", []string{"kind"}, nil)
+
 	conditions = prometheus.NewDesc("rpi_connect_resource_conditions",
 		"Resources that have a condition, by kind, and the condition's type, status and reason.",
 		[]string{"kind", "type", "status", "reason"}, nil)
@@ -50,6 +52,7 @@ const scrapeTimeout = 5 * time.Second
 
 // Describe implements [prometheus.Collector].
 func (r *Resources) Describe(descs chan<- *prometheus.Desc) {
+	descs <- resources
 	descs <- conditions
 	descs <- expiring
 	descs <- info
@@ -100,6 +103,7 @@ func (r *Resources) collect(ctx context.Context, kind string, series chan<- prom
 		}
 		return nil
 	})
+	series <- prometheus.MustNewConstMetric(resources, prometheus.GaugeValue, float64(meta.LenList(list)), kind)
 	for by, n := range counts {
 		series <- prometheus.MustNewConstMetric(conditions, prometheus.GaugeValue, float64(n), by.kind, by.condition, by.status, by.reason)
 	}

@@ -57,6 +57,15 @@ const version = `# HELP rpi_connect_info 1; the label says which version runs.
 rpi_connect_info{version="v1.2.3"} 1
 `
 
+// kindsSay is how many resources there are, with those named.
+func kindsSay(there map[string]int) string {
+	text := "# HELP rpi_connect_resources Resources, by kind; 0 where there is none.\n# TYPE rpi_connect_resources gauge\n"
+	for _, kind := range []string{"Artefact", "AuthKey", "Deployment", "Device", "DeviceIdentity", "FleetRollout"} {
+		text += fmt.Sprintf("rpi_connect_resources{kind=%q} %d\n", kind, there[kind])
+	}
+	return text
+}
+
 func expiringSay(n int) string {
 	return fmt.Sprintf(`# HELP rpi_connect_auth_keys_expiring_unused AuthKeys that no device has used, that nothing renews, and that have less than a tenth of their lifetime left.
 # TYPE rpi_connect_auth_keys_expiring_unused gauge
@@ -81,7 +90,7 @@ func TestResourcesAreCountedByReasonHoweverManyThereAre(t *testing.T) {
 	expect(t, resources(t, true, append(objects, failed, unseen)...), conditionsHead+
 		`rpi_connect_resource_conditions{kind="Artefact",reason="Available",status="True",type="Ready"} 300
 rpi_connect_resource_conditions{kind="Deployment",reason="Failed",status="False",type="Ready"} 1
-`+expiringSay(0)+version)
+`+expiringSay(0)+kindsSay(map[string]int{"Artefact": 300, "Deployment": 1, "Device": 1})+version)
 }
 
 func TestAReplicaThatWaitsCountsNothing(t *testing.T) {
@@ -100,5 +109,5 @@ func TestAKeyIsAboutToExpireUnused(t *testing.T) {
 	), conditionsHead+
 		`rpi_connect_resource_conditions{kind="AuthKey",reason="Exchanged",status="True",type="Ready"} 1
 rpi_connect_resource_conditions{kind="AuthKey",reason="Usable",status="True",type="Ready"} 3
-`+expiringSay(1)+version)
+`+expiringSay(1)+kindsSay(map[string]int{"AuthKey": 4})+version)
 }
