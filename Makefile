@@ -166,6 +166,7 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@cd tools/checks && go mod verify
 	@cd test/gitops && go mod verify
 	@cd tools/helm && go mod verify
+	@cd tools/prometheus && go mod verify
 
 .PHONY: check-workflows
 check-workflows: ## Check the workflows of .github.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package monitoring_test compares what is shipped for Prometheus and Grafana with the operator.
+// Package monitoring_test tries what is shipped for Prometheus and Grafana with the real ones.
 package monitoring_test
 
 import (
