@@ -260,6 +260,30 @@ var _ = Describe("An AuthKey", func() {
 		Expect(f.live()).To(ConsistOf(HaveField("DeviceName", "pi5-002")))
 	})
 
+	It("revokes the key before also when somebody removes the one that took its place", func(ctx context.Context) {
+		f = newFleet(ctx, connectsim.Options{})
+		f.start(ctx, "--resync-interval=1s")
+		key := f.authKey("pi5-001")
+		Expect(f.Create(ctx, key)).To(Succeed())
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("True Usable"))
+		was := key.Status.ID
+		refused := f.Sim.Inject(connectsim.Fault{Route: "DELETE /organisation/auth-keys/{id}", Status: 503})
+		key.Spec.TTLDays = 7 // takes a new key
+		Expect(f.Update(ctx, key)).To(Succeed())
+		Eventually(refused.Hits).Should(BeNumerically(">", 0))
+		f.kill() // the status still names the one before
+		for _, k := range f.Org.AuthKeys() {
+			if k.ID != was {
+				f.Org.RemoveAuthKey(k.ID)
+			}
+		}
+		refused.Clear()
+		f.start(ctx)
+		Eventually(f.ready(ctx, key)).Should(HavePrefix("False Revoked"))
+		Eventually(f.Org.AuthKeys).Should(BeEmpty(), "the Secret holds none of them")
+		Expect(key.Status.ID).NotTo(Equal(was))
+	})
+
 	It("leaves no key lying about when responses are lost", func(ctx context.Context) {
 		f = newFleet(ctx, connectsim.Options{})
 		f.Sim.Inject(connectsim.Fault{Route: postAuthKey, Skip: 2, Times: 3, After: true, Drop: true})

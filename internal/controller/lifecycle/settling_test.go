@@ -3,6 +3,8 @@
 package lifecycle
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,6 +74,36 @@ func TestNextRequestWaitsForTheOneBefore(t *testing.T) {
 				t.Error("it waits for what has been found")
 			}
 		})
+	}
+}
+
+// Whoever takes off the resource which requests may have been carried out, while the operator runs, takes
+// nothing from it: also if they were sent before it was started.
+func TestRequestsThatAreTakenOff(t *testing.T) {
+	newest, older := Intent{At: noon.Add(-time.Second), UID: "mine"}, Intent{At: noon.Add(-time.Minute), UID: "mine", Until: noon.Add(time.Hour)}
+	noted := newArtefact()
+	noted.UID = "mine"
+	bare := noted.DeepCopy()
+	for annotation, value := range (sent{&newest, []Intent{older}}).annotations() {
+		noted.Annotations[annotation] = fmt.Sprint(value)
+	}
+	clock := clocktesting.NewFakePassiveClock(noon)
+	r := settlingLoop(time.Minute)
+	r.Clock = clock
+	if p := passOver(r, noted); p.sentLost || len(p.sent.all()) != 2 {
+		t.Errorf("found: %+v, lost: %t", p.sent, p.sentLost)
+	}
+	if !r.sentTakenOff(bare) || r.sentTakenOff(noted) {
+		t.Error("it does not wake the resource")
+	}
+	if p := passOver(r, bare); !p.sentLost || !slices.EqualFunc(p.sent.all(), []Intent{newest, older}, same) {
+		t.Errorf("recalled: %+v, lost: %t", p.sent, p.sentLost)
+	}
+
+	r.memory.noteSent("mine", sent{unanswered: []Intent{older}})
+	clock.SetTime(older.Until.Add(time.Second))
+	if p := passOver(r, bare); p.sentLost || len(p.sent.all()) > 0 || r.sentTakenOff(bare) {
+		t.Errorf("what is of no consequence any more: %+v, lost: %t", p.sent, p.sentLost)
 	}
 }
 
