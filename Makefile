@@ -125,7 +125,7 @@ test-gitops: ## Try what GitOps tools do: kustomize, Flux's libraries, the scrip
 	@$(TEST_ASSETS); cd test/gitops && go test -count=1 . # what it reads is outside of its module
 
 .PHONY: test-simulation
-test-simulation: ## Play two thousand steps of random histories, and those that failed once.
+test-simulation: ## Play ten thousand steps of random histories, and those that failed once.
 	@GOGC=400 go test -timeout 30m ./test/simulation
 
 .PHONY: test-crash

@@ -26,7 +26,7 @@ import (
 )
 
 var (
-	steps = flag.Int("steps", 2_000, "how many steps to play in all")
+	steps = flag.Int("steps", 10_000, "how many steps to play in all")
 	seed  = flag.Uint64("seed", 0, "play the history of this seed alone")
 	first = flag.Uint64("first", 1, "the seed of the first history")
 	trace = flag.Bool("trace", false, "print the requests of the history")

@@ -71,6 +71,7 @@ type world struct {
 	tokens     map[string]int         // to which organisation they belong
 	theirs     map[string]time.Time   // when others made an object
 	letGo      map[resource]time.Time // what was made before may stay behind
+	scanned    int                    // how many writes there were at the last scan
 	counter    int
 }
 
@@ -345,6 +346,12 @@ func (w *world) stop() {
 
 // scan looks for what must hold for every resource at every moment.
 func (w *world) scan() {
+	w.scanRollouts()
+	writes := w.api.Writes()
+	if writes == w.scanned {
+		return // they are as they were
+	}
+	w.scanned = writes
 	for _, list := range cluster.Lists() {
 		w.must(w.user.List(context.Background(), list, client.InNamespace(namespace)))
 		w.must(meta.EachListItem(list, func(item runtime.Object) error {
@@ -352,7 +359,6 @@ func (w *world) scan() {
 			return nil
 		}))
 	}
-	w.scanRollouts()
 }
 
 // name is what a name of the pool is.
