@@ -41,9 +41,7 @@ func TestWaysToInstall(t *testing.T) {
 		t.Skip("nothing removes namespaces without kube-controller-manager")
 	}
 	g := NewWithT(t)
-	control, err := cluster.Start(t.Context(), cluster.Options{ControllerManager: true, Bare: true})
-	g.Expect(err).NotTo(HaveOccurred())
-	t.Cleanup(func() { g.Expect(control.Stop()).To(Succeed()) })
+	control := emptyCluster(t)
 	binary, err := cluster.BuildManager(t.Context(), control.Dir)
 	g.Expect(err).NotTo(HaveOccurred())
 
