@@ -59,7 +59,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 }
 
 // plainRules are the rules as Prometheus itself reads them, without the Prometheus operator.
-func plainRules(t *testing.T) string {
+func plainRules(t testing.TB) string {
 	t.Helper()
 	var file struct {
 		Spec map[string]any `json:"spec"`

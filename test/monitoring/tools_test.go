@@ -14,7 +14,7 @@ const promtool = "github.com/prometheus/prometheus/cmd/promtool"
 
 // tool returns the path of a program that tools/prometheus pins, in Go's build cache. It is built without
 // service discovery, which is most of it. (go tool knows no build tags.)
-func tool(t *testing.T, pkg string) string {
+func tool(t testing.TB, pkg string) string {
 	t.Helper()
 	for range 2 { // the first time it is linked, and only then put into the cache
 		build := exec.CommandContext(t.Context(), "go", "run", "-modfile=tools/prometheus/go.mod", "-tags=remove_all_sd", "-exec=echo", pkg)
