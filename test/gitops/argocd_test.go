@@ -65,25 +65,34 @@ func overrides(t *testing.T) map[string]override {
 	return all
 }
 
-// run runs a script over an object, and returns what the script returns. Of os, a script may use what
-// tells the time.
+// run runs a script over an object, and returns what the script returns. As in Argo CD, the only libraries
+// are the base and tables; os has to be required, and has nothing but what tells the time.
 func run(t *testing.T, script string, obj map[string]any) map[string]any {
 	t.Helper()
 	state := lua.NewState(lua.Options{SkipOpenLibs: true})
 	defer state.Close()
-	for name, open := range map[string]lua.LGFunction{
-		lua.BaseLibName: lua.OpenBase, lua.TabLibName: lua.OpenTable, lua.StringLibName: lua.OpenString, lua.OsLibName: lua.OpenOs,
+	for _, library := range []struct {
+		name string
+		open lua.LGFunction
+	}{
+		{lua.LoadLibName, lua.OpenPackage}, {lua.BaseLibName, lua.OpenBase}, {lua.TabLibName, lua.OpenTable}, {lua.OsLibName, lua.OpenOs},
 	} {
-		state.Push(state.NewFunction(open))
-		state.Push(lua.LString(name))
+		state.Push(state.NewFunction(library.open))
+		state.Push(lua.LString(library.name))
 		state.Call(1, 0)
 	}
 	library, _ := state.GetGlobal(lua.OsLibName).(*lua.LTable)
-	safe := state.NewTable()
-	for _, name := range []string{"date", "time"} {
-		safe.RawSetString(name, library.RawGetString(name))
-	}
-	state.SetGlobal(lua.OsLibName, safe)
+	state.SetGlobal(lua.OsLibName, lua.LNil)
+	loaded, _ := state.GetField(state.GetGlobal(lua.LoadLibName), "loaded").(*lua.LTable)
+	loaded.RawSetString(lua.OsLibName, lua.LNil)
+	state.PreloadModule(lua.OsLibName, func(state *lua.LState) int {
+		safe := state.NewTable()
+		for _, name := range []string{"date", "time"} {
+			safe.RawSetString(name, library.RawGetString(name))
+		}
+		state.Push(safe)
+		return 1
+	})
 
 	text, err := json.Marshal(obj)
 	if err != nil {

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Ends what keeps the rollout back: the suspension, a pause by hand, one by failures.
+local os = require("os")
 if obj.metadata.annotations ~= nil then
   obj.metadata.annotations["rpi-connect.dev/suspend"] = nil
 end
