@@ -55,21 +55,23 @@ type Compatibility struct {
 	// models are those of which the device must be one, as after "model:" in a
 	// query: "5", "cm5", "500", "zero2w".
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="models must name each model once"
 	Models []string `json:"models,omitempty"`
 
 	// os are the operating systems of which the device must have one, as after
 	// "os:" in a query: "raspios-13".
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="os must name each system once"
 	OS []string `json:"os,omitempty"`
 
 	// minMemory is the least memory that the device must have, as after "memory:"

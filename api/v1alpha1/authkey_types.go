@@ -42,8 +42,9 @@ type AuthKeySpec struct {
 	// tags that the device gets when it signs in with the key: at most 10, each
 	// of at most 30 lower-case letters, digits, underscores and hyphens.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="tags must name each tag once"
 	Tags []Tag `json:"tags,omitempty"`
 
 	// ttlDays is how many days the key can be used from when it is made, 1 to

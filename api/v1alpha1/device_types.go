@@ -27,8 +27,9 @@ type DeviceSpec struct {
 	// letters, digits, underscores and hyphens. If they are left out, the
 	// device's tags are left alone; an empty list removes all of them.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="tags must name each tag once"
 	Tags []Tag `json:"tags,omitzero"`
 }
 

@@ -41,8 +41,9 @@ type DeviceIdentitySpec struct {
 	// out, an identity that exists keeps its own; an empty list removes them.
 	// Connect ignores them once the device has signed in.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="tags must name each tag once"
 	Tags []Tag `json:"tags,omitempty"`
 
 	// signing says who proves that the device's private key is at hand. It is

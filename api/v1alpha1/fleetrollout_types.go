@@ -185,7 +185,7 @@ type FleetDevices struct {
 
 	// names of devices, to the letter.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MinLength=1
@@ -194,7 +194,7 @@ type FleetDevices struct {
 
 	// serialNumbers of devices, as /proc/cpuinfo shows them.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MinLength=1
@@ -207,8 +207,9 @@ type FleetDevices struct {
 
 	// excludeTags leave out every device that has one of them.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="excludeTags must name each tag once"
 	ExcludeTags []Tag `json:"excludeTags,omitempty"`
 }
 
@@ -250,8 +251,9 @@ type FleetBatch struct {
 	// tags that a device must have, all of them, to be in the batch. Default: any
 	// device.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="tags must name each tag once"
 	Tags []Tag `json:"tags,omitempty"`
 
 	// size is how many devices are in the batch: a number, or a percentage of the

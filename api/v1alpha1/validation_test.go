@@ -149,7 +149,7 @@ var _ = DescribeTable("A DeviceIdentity", func(ctx context.Context, change func(
 	Entry("needs a description that is not blank", func(s *v1alpha1.DeviceIdentitySpec) { s.Description = " " }, "leave it out to use the resource's name"),
 	Entry("needs a device name that is not blank", func(s *v1alpha1.DeviceIdentitySpec) { s.DeviceName = " " }, "leave it out instead"),
 	Entry("has at most ten tags", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = strings.Split("a b c d e f g h i j k", " ") }, "must have at most 10 items"),
-	Entry("has each tag once", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{"a", "a"} }, "Duplicate value"),
+	Entry("has each tag once", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{"a", "a"} }, "tags must name each tag once"),
 	Entry("has tags in lower case", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{"Production"} }, "a tag must be of lower-case letters"),
 	Entry("has short tags", func(s *v1alpha1.DeviceIdentitySpec) { s.Tags = []string{strings.Repeat("a", 31)} }, "Too long: may not be more than 30"),
 	Entry("is signed in one way only", func(s *v1alpha1.DeviceIdentitySpec) {
@@ -239,7 +239,7 @@ var _ = DescribeTable("A Device", func(ctx context.Context, change func(*v1alpha
 	Entry("needs a name that is not blank", func(s *v1alpha1.DeviceSpec) { s.Name = " " }, "leave it out to leave the device's name alone"),
 	Entry("may have a long name", func(s *v1alpha1.DeviceSpec) { s.Name = strings.Repeat("kiosk ", 300) }, ""),
 	Entry("has at most ten tags", func(s *v1alpha1.DeviceSpec) { s.Tags = strings.Split("a b c d e f g h i j k", " ") }, "must have at most 10 items"),
-	Entry("has each tag once", func(s *v1alpha1.DeviceSpec) { s.Tags = []string{"a", "a"} }, "Duplicate value"),
+	Entry("has each tag once", func(s *v1alpha1.DeviceSpec) { s.Tags = []string{"a", "a"} }, "tags must name each tag once"),
 	Entry("has tags in lower case", func(s *v1alpha1.DeviceSpec) { s.Tags = []string{"Production"} }, "a tag must be of lower-case letters"),
 	Entry("knows two deletion policies", func(s *v1alpha1.DeviceSpec) { s.DeletionPolicy = "Keep" }, `supported values: "Delete", "Orphan"`),
 )

@@ -21,13 +21,15 @@ import (
 )
 
 // Samples is where config/samples come to their end: a namespace with an access token, the
-// organisation that it opens, and in it the devices that they name, which take what is deployed to
-// them.
+// organisation that it opens, in it the devices that they name, which take what is deployed to them,
+// and the operator if it is started.
 type Samples struct {
 	Connect
 	Namespace string
 	// Pis are the devices, by their names.
 	Pis map[string]*connectsim.Pi
+	// Manager is the operator; nil while none runs.
+	Manager *Manager
 
 	cluster *Cluster
 	unplug  func()
@@ -66,8 +68,32 @@ func (c *Cluster) ServeSamples(ctx context.Context, namespace string) (*Samples,
 	return s, nil
 }
 
-// Close ends the devices and Connect.
+// StartManager starts the operator, and waits until it is ready. A listing a second stands for those
+// of ten minutes.
+func (s *Samples) StartManager(ctx context.Context, binary string) error {
+	manager, err := s.cluster.StartManager(ctx, binary, "--connect-api-url="+s.URL, "--zap-log-level=debug",
+		"--resync-interval=1s", "--deployment-poll-min=200ms", "--deployment-poll-max=1s")
+	if err != nil {
+		return err
+	}
+	s.Manager = manager
+	return manager.WaitReady(ctx)
+}
+
+// StopManager ends the operator, if it runs, and returns what it has printed.
+func (s *Samples) StopManager() (log string) {
+	if s.Manager == nil {
+		return ""
+	}
+	s.Manager.Stop()
+	log = s.Manager.Log()
+	s.Manager = nil
+	return log
+}
+
+// Close ends the operator, the devices and Connect.
 func (s *Samples) Close() {
+	s.StopManager()
 	s.unplug()
 	s.Sim.Close()
 }

@@ -13,6 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
@@ -69,6 +70,13 @@ var _ = Describe("Flux", func() {
 		s.listAgain()
 		Expect(s.reconcile(ctx, git)).To(HaveEach(ssa.UnchangedAction))
 		Expect(s.versions(ctx, git)).To(Equal(before))
+
+		By("undoing what somebody has added")
+		tagged := find(git, "Device", "shop-window").DeepCopy()
+		tags := []byte(`{"spec":{"tags":["signage","street","wrong"]}}`)
+		Expect(control.Client.Patch(ctx, tagged, client.RawPatch(types.MergePatchType, tags), client.FieldOwner("somebody"))).To(Succeed())
+		Expect(s.reconcile(ctx, git)).To(HaveKeyWithValue("Device/"+s.Namespace+"/shop-window", ssa.ConfiguredAction))
+		Eventually(s.Org.Devices).Should(ContainElement(And(HaveField("Name", "shop-window"), HaveField("Tags", ConsistOf("signage", "street")))))
 
 		By("keeping its labels to itself")
 		key := &corev1.Secret{}

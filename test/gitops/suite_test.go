@@ -39,11 +39,8 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 })
 
-// site is where a story happens: the samples' organisation and devices, and an operator if it is started.
-type site struct {
-	*cluster.Samples
-	manager *cluster.Manager
-}
+// site is where a story happens.
+type site struct{ *cluster.Samples }
 
 var sites int
 
@@ -54,29 +51,20 @@ func newSite(ctx context.Context) *site {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(samples.Close)
 	DeferCleanup(control.LetGo, samples.Namespace)
-	s := &site{Samples: samples}
+	s := &site{samples}
 	DeferCleanup(s.stop)
 	return s
 }
 
-// start starts the operator. A listing a second stands for those of ten minutes.
 func (s *site) start(ctx context.Context) {
 	GinkgoHelper()
-	var err error
-	s.manager, err = control.StartManager(ctx, binary, "--connect-api-url="+s.URL,
-		"--resync-interval=1s", "--deployment-poll-min=200ms", "--deployment-poll-max=1s", "--zap-log-level=debug")
-	Expect(err).NotTo(HaveOccurred())
-	Expect(s.manager.WaitReady(ctx)).To(Succeed())
+	Expect(s.StartManager(ctx, binary)).To(Succeed())
 }
 
 func (s *site) stop() {
-	if s.manager == nil {
-		return
-	}
-	s.manager.Stop()
+	log := s.StopManager()
 	if CurrentSpecReport().Failed() {
-		lines := strings.Split(s.manager.Log(), "\n")
+		lines := strings.Split(log, "\n")
 		AddReportEntry("operator log", strings.Join(lines[max(0, len(lines)-200):], "\n"))
 	}
-	s.manager = nil
 }
