@@ -129,6 +129,12 @@ test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have th
 test-gitops: ## Try what GitOps tools do: kustomize, Flux's libraries, the scripts for Argo CD.
 	@$(TEST_ASSETS); cd test/gitops && go test -count=1 . # what it reads is outside of its module
 
+# Argo CD's engines take more than seven minutes to compile for the first time, so this is no part of
+# test: CI has a job for it.
+.PHONY: test-argocd
+test-argocd: ## Have Argo CD's own engines sync the samples, and run the scripts.
+	@$(TEST_ASSETS); cd test/gitops/argocd && go test -count=1 .
+
 .PHONY: test-simulation
 test-simulation: ## Play ten thousand steps of random histories, and those that failed once.
 	@GOGC=400 go test -timeout 30m ./test/simulation
@@ -170,6 +176,7 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@cd tools && go mod verify
 	@cd tools/checks && go mod verify
 	@cd test/gitops && go mod verify
+	@cd test/gitops/argocd && go mod verify
 	@cd tools/helm && go mod verify
 	@cd tools/prometheus && go mod verify
 
