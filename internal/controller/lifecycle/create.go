@@ -149,15 +149,17 @@ func (p *pass[O]) unanswered() []Intent {
 }
 
 // noteSent writes to the resource which requests may have been carried out, and other annotations
-// with it.
+// with it. It is remembered before: whoever sees the write must not take for stripped what is over.
 func (p *pass[O]) noteSent(ctx context.Context, exact bool, finalizer finalizerChange, s sent, others map[string]any) error {
 	annotations := s.annotations()
 	maps.Copy(annotations, others)
-	if err := p.patchMetadata(ctx, exact, finalizer, annotations); err != nil {
-		return err
-	}
+	before, _ := p.memory.sentBy(p.obj.GetUID())
 	p.memory.noteSent(p.obj.GetUID(), s)
-	return nil
+	err := p.patchMetadata(ctx, exact, finalizer, annotations)
+	if err != nil {
+		p.memory.noteSent(p.obj.GetUID(), before)
+	}
+	return err
 }
 
 // notCreated sees to it that nothing is forgotten and nothing wrong is remembered after a POST that
