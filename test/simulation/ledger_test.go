@@ -4,6 +4,7 @@ package simulation
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -76,18 +77,31 @@ func actOf(req *http.Request) (a act, changes bool) {
 	return a, true
 }
 
+// asking is when a POST was sent, and for which resource: when it is carried out another one may have the
+// name.
+type asking struct {
+	at      time.Time
+	lineage string
+}
+
+type askingKey struct{}
+
 // send judges a request that is about to leave.
-func (l *ledger) send(req *http.Request) error {
-	token := tokenOf(req)
-	if a, changes := actOf(req); changes {
-		if a.method == http.MethodPost {
-			l.mu.Lock()
-			l.asked[workedOn(req.Context())] = time.Now()
-			l.mu.Unlock()
-		}
-		l.w.judge(a, workedOn(req.Context()), token, req)
+func (l *ledger) send(req *http.Request) (*http.Request, error) {
+	a, changes := actOf(req)
+	if !changes {
+		return req, nil
 	}
-	return nil
+	of := workedOn(req.Context())
+	if a.method == http.MethodPost {
+		now := asking{time.Now(), l.w.lineageOf(of)}
+		l.mu.Lock()
+		l.asked[of] = now.at
+		l.mu.Unlock()
+		req = req.WithContext(context.WithValue(req.Context(), askingKey{}, now))
+	}
+	l.w.judge(a, of, tokenOf(req), req)
+	return req, nil
 }
 
 // RoundTrip carries a request out.
@@ -119,7 +133,8 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	if a.kind == "AuthKey" {
 		l.open[of] = later(l.open[of], time.Now().Add(2*controller.DefaultPostSettleTime))
 	}
-	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: l.w.lineageOf(of), at: time.Now(), asked: l.asked[of]}
+	asked, _ := req.Context().Value(askingKey{}).(asking)
+	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: asked.lineage, at: time.Now(), asked: asked.at}
 	if a.kind == "Deployment" {
 		m.deviceID, m.rollout = a.id, l.w.rolloutOf(of)
 		l.posts[m.lineage]++

@@ -131,9 +131,10 @@ type wire struct {
 	next    http.RoundTripper
 	class   func(*http.Request) class
 	latency time.Duration
-	send    func(*http.Request) error // is told of a request before anything happens to it
-	unsent  func(*http.Request)       // is told of a request that is never carried out
-	refuse  func(*http.Request, disturbance) (*http.Response, error)
+	// send is told of a request before anything happens to it, and may mark it.
+	send   func(*http.Request) (*http.Request, error)
+	unsent func(*http.Request) // is told of a request that is never carried out
+	refuse func(*http.Request, disturbance) (*http.Response, error)
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -147,7 +148,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if w.send != nil {
-		if err := w.send(req); err != nil {
+		if req, err = w.send(req); err != nil {
 			return nil, err
 		}
 	}
@@ -296,26 +297,26 @@ func (n *network) kubernetes(w *world, latency time.Duration) http.RoundTripper 
 
 // readWrite looks for secrets in what is written to the API server: statuses, annotations and events. A
 // key goes into its Secret, and nowhere else.
-func (w *world) readWrite(req *http.Request) error {
+func (w *world) readWrite(req *http.Request) (*http.Request, error) {
 	if req.Body == nil || req.Method == http.MethodGet || strings.Contains(req.URL.Path, "/secrets") {
-		return nil
+		return req, nil
 	}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Body = io.NopCloser(bytes.NewReader(body))
 	if found := secret.Find(body); found != nil {
 		w.violatedf("a secret is written to the API server: %s %s %s", req.Method, req.URL.Path, body)
 	}
-	return nil
+	return req, nil
 }
 
 // connect is the way to Connect.
 func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
 	way := &wire{
 		network: n, next: l, latency: latency, unsent: l.refuse,
-		send: func(req *http.Request) error {
+		send: func(req *http.Request) (*http.Request, error) {
 			n.judgeBudget(l, req)
 			return l.send(req)
 		},

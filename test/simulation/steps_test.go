@@ -208,7 +208,7 @@ func (w *world) remove(s step) {
 func (w *world) mayStay(of resource) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.letGo[of] = time.Now().Add(lateness)
+	w.letGo[of] = time.Now().Add(w.setup.lag + 4*w.setup.latency) // until the operator knows
 }
 
 func (w *world) annotate(s step, name string, value any) {
