@@ -19,6 +19,7 @@ import (
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
 )
 
 // step is one thing that happens. It says nothing about what is there when it happens, so that any part
@@ -208,7 +209,7 @@ func (w *world) remove(s step) {
 func (w *world) mayStay(of resource) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.letGo[of] = time.Now().Add(w.setup.lag + 4*w.setup.latency) // until the operator knows
+	w.letGo[of] = time.Now().Add(lateness)
 }
 
 func (w *world) annotate(s step, name string, value any) {
@@ -265,11 +266,16 @@ func (w *world) restore(s step) {
 		return
 	}
 	w.touch(of)
-	line := w.lineageOf(of)
+	was, line := obj.DeepCopyObject().(object), w.lineageOf(of)
 	w.api.Vanish(v1alpha1.GroupVersion.WithKind(of.kind), client.ObjectKeyFromObject(obj))
 	obj.SetResourceVersion("")
 	obj.SetUID("")
 	w.must(w.user.Create(context.Background(), obj))
+	if len(lifecycle.SentIntents(was)) > 0 { // a request is open, of which the restored one cannot be sure
+		w.mayStay(of)
+		w.begin(of, obj)
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lineages[string(obj.GetUID())] = line
