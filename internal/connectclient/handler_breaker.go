@@ -15,7 +15,11 @@ func breakCircuit(b *budget.Breaker, p *profile) middleware {
 	return func(next handler) handler {
 		return func(ctx context.Context, req *request) (*answer, error) {
 			attempt, err := b.Try()
-			if err != nil {
+			switch {
+			case err == nil:
+			case continues(ctx):
+				attempt = b.Continue()
+			default:
 				return nil, err
 			}
 			defer attempt.End(budget.Inconclusive) // counts only if what follows panics
@@ -33,6 +37,15 @@ func breakCircuit(b *budget.Breaker, p *profile) middleware {
 		}
 	}
 }
+
+type continuesKey struct{}
+
+// withContinuation marks a request that finds out what the answer to another one means.
+func withContinuation(ctx context.Context) context.Context {
+	return context.WithValue(ctx, continuesKey{}, true)
+}
+
+func continues(ctx context.Context) bool { return ctx.Value(continuesKey{}) != nil }
 
 // outcome is what the end of a request tells about the API.
 func outcome(ctx context.Context, req *request, ans *answer, err error, k knowledge) budget.Outcome {

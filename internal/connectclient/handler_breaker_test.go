@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,6 +127,35 @@ func insist(ctx context.Context, call func() error) {
 			return
 		}
 	}
+}
+
+// A client that was started in an outage knows nothing of the API. What comes first after it, each time, is
+// the one call that the older revision does not have, whose answer says nothing by itself.
+func TestOutageBeforeAnythingIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		w := &weather{answer: cut}
+		client := in(t, w)
+		for range 5 {
+			_ = poll(ctx, client)
+		}
+		w.turns(func(r *http.Request) (*http.Response, error) {
+			answer := httptest.NewRecorder()
+			olderRevision(answer, r)
+			return answer.Result(), nil
+		})
+		insist(ctx, func() error {
+			_, err := collect(client.AuthKeys().List().All(ctx))
+			if errors.Is(err, ErrUnsupported) {
+				return nil
+			}
+			return err
+		})
+		if ctx.Err() != nil || client.Revision() != RevisionOlder {
+			t.Errorf("after %d requests the revision is %s", len(w.requests()), client.Revision())
+		}
+	})
 }
 
 // A thousand running deployments, and half an hour in which the API is down in one way or another.

@@ -140,7 +140,7 @@ func (c *Client) answersPages(ctx context.Context) bool {
 // Nothing is known of a budget when it is needed, so there is no reserve to leave alone; but it must
 // not be the one that always comes last.
 func (c *Client) probe(ctx context.Context, collection string) *answer {
-	ans, err := c.send(WithPriority(ctx, budget.Urgent), &request{
+	ans, err := c.send(withContinuation(WithPriority(ctx, budget.Urgent)), &request{
 		operation: "identify the API",
 		method:    http.MethodGet,
 		path:      collection,

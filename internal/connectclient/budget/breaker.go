@@ -95,6 +95,16 @@ func (b *Breaker) Try() (*Attempt, error) {
 	return attempt, nil
 }
 
+// Continue is the permission for one more request on behalf of one that was let through, and whose
+// answer does not tell whether the API is there. Without it whoever always asks first, and is always
+// answered like that, would be the only probe for ever.
+func (b *Breaker) Continue() *Attempt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.order++
+	return &Attempt{breaker: b, sent: b.order, every: b.every}
+}
+
 // Open tells whether requests are kept from the API.
 func (b *Breaker) Open() bool {
 	b.mu.Lock()
