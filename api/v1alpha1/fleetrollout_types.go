@@ -530,6 +530,12 @@ type FleetRolloutStatus struct {
 	// +optional
 	PauseReason FleetPauseReason `json:"pauseReason,omitempty"`
 
+	// plannedGeneration is the generation of the spec that the newest plan rests
+	// on. A generation that was only observed, in an outage for example, has not
+	// been planned by.
+	// +optional
+	PlannedGeneration int64 `json:"plannedGeneration,omitempty"`
+
 	// rollbackTo is the artefact that devices are brought back to, since too many
 	// have failed.
 	// +optional

@@ -57,7 +57,7 @@ func (p *planner) judgeFailures() {
 	}
 	f.why = p.tooMany(most)
 	wasStopped := p.was.PauseReason == v1alpha1.PausedByFailures && p.was.Revision == p.status.Revision
-	f.stopped = f.why != "" || wasStopped && !resumed && p.was.ObservedGeneration == p.rollout.Generation
+	f.stopped = f.why != "" || wasStopped && !resumed && p.was.PlannedGeneration == p.rollout.Generation
 }
 
 // collectFailures finds the devices that have failed for good, whether they still take part or not.

@@ -64,6 +64,7 @@ func makePlan(in input) plan {
 	if begun := p.beginRevision(); begun {
 		return p.plan
 	}
+	p.status.PlannedGeneration = p.rollout.Generation
 	p.readMembers()
 	p.assignBatches()
 	p.readWindow()

@@ -17,6 +17,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
 )
 
 type spec = v1alpha1.FleetRolloutSpec
@@ -625,6 +626,21 @@ func TestAnArtefactThatIsNotReady(t *testing.T) {
 	f.says("True Complete")
 }
 
+// A policy that was corrected counts, also when something else came between the correction and the next
+// plan that was noted as seen: an outage, a token that was not there.
+func TestAPolicyThatIsCorrectedInAnOutage(t *testing.T) {
+	f := newFleet(t, 10, func(s *spec) { s.MaxConcurrent = num(2) })
+	for _, d := range f.devices[:4] {
+		f.fails[d.ID] = true
+	}
+	f.until(v1alpha1.RolloutPaused)
+	f.says("False FailuresExceeded")
+	f.edit(func(s *spec) { s.FailurePolicy = &v1alpha1.FleetFailurePolicy{MaxFailures: pct("50%")} })
+	lifecycle.SetOutcome(f.rollout, lifecycle.Waiting(v1alpha1.ReasonThrottled, "The budget is spent."))
+	f.until(v1alpha1.RolloutComplete)
+	f.says("6 of 10 devices run v1; 4 failed.")
+}
+
 func TestALostStatus(t *testing.T) {
 	f := newFleet(t, 20, func(s *spec) {
 		s.MaxConcurrent = num(3)
@@ -642,7 +658,11 @@ func TestALostStatus(t *testing.T) {
 }
 
 func TestTheStatusIsBounded(t *testing.T) {
-	f := newFleet(t, 1_000, func(s *spec) {
+	size := 1_000
+	if testing.Short() {
+		size = 100
+	}
+	f := newFleet(t, size, func(s *spec) {
 		s.MaxConcurrent = pct("100%")
 		s.FailurePolicy = &v1alpha1.FleetFailurePolicy{Action: v1alpha1.FailureActionContinue}
 		for i := range 20 {
