@@ -136,9 +136,9 @@ func (p *pass) neighbours(ctx context.Context) neighbour {
 	}
 }
 
-// carryOut does what the plan says. What has been done when it fails is seen by the next pass. It
-// says so if the plan rests on a cache that is behind.
-func (p *pass) carryOut(ctx context.Context, made plan) (behind bool, err error) {
+// carryOut does what the plan for the children says. What has been done when it fails is seen by the
+// next pass. It says so if the plan rests on a cache that is behind.
+func (p *pass) carryOut(ctx context.Context, children []*child, made plan) (behind bool, err error) {
 	for _, c := range made.withdraw {
 		if err := p.withdraw(ctx, c.obj); err != nil {
 			return false, err
@@ -155,7 +155,7 @@ func (p *pass) carryOut(ctx context.Context, made plan) (behind bool, err error)
 			return false, err
 		}
 	}
-	if err := p.syncDeletionPolicy(ctx); err != nil {
+	if err := p.syncDeletionPolicy(ctx, children); err != nil {
 		return false, err
 	}
 	for _, o := range made.create {
@@ -185,27 +185,19 @@ func (p *pass) hold(ctx context.Context, obj *v1alpha1.Deployment) error {
 }
 
 // syncDeletionPolicy has what is unfinished left in place, or not, when the rollout goes, as its spec
-// says by now.
-func (p *pass) syncDeletionPolicy(ctx context.Context) error {
-	if p.obj.Status.ObservedGeneration == p.obj.Generation {
-		return nil
-	}
-	var list v1alpha1.DeploymentList
-	if err := p.Client.List(ctx, &list, p.ours()...); err != nil {
-		return err
-	}
+// says by now. Whether a generation was observed does not matter: a pass that came to nothing may have.
+func (p *pass) syncDeletionPolicy(ctx context.Context, children []*child) error {
 	policy := childDeletionPolicy(p.obj)
-	for i := range list.Items {
-		obj := &list.Items[i]
-		if obj.Status.Outcome != "" || obj.Spec.DeletionPolicy == policy || !metav1.IsControlledBy(obj, p.obj) {
+	for _, c := range children {
+		if c.obj.Status.Outcome != "" || c.obj.Spec.DeletionPolicy == policy {
 			continue
 		}
 		var value any
 		if policy != "" {
 			value = policy
 		}
-		if err := client.IgnoreNotFound(p.patch(ctx, obj, map[string]any{
-			"metadata": map[string]any{"uid": obj.UID}, "spec": map[string]any{"deletionPolicy": value},
+		if err := client.IgnoreNotFound(p.patch(ctx, c.obj, map[string]any{
+			"metadata": map[string]any{"uid": c.obj.UID}, "spec": map[string]any{"deletionPolicy": value},
 		})); err != nil {
 			return err
 		}

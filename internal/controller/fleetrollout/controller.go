@@ -190,7 +190,7 @@ func (p *pass) Observe(ctx context.Context) (lifecycle.Observation, error) {
 		return lifecycle.Observation{}, err
 	}
 	made := makePlan(in)
-	if behind, err := p.carryOut(ctx, made); err != nil || behind {
+	if behind, err := p.carryOut(ctx, children, made); err != nil || behind {
 		return lifecycle.NotKnown(lifecycle.RequeueWithBackoff()), err
 	}
 	return lifecycle.NotKnown(p.tell(made)), nil
