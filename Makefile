@@ -189,8 +189,8 @@ vuln: ## Look for known vulnerabilities in what is called. VULNDB=file:///… is
 	$(CHECK) govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
 
 .PHONY: mutation
-mutation: ## Change every decision of the core in turn, and list the changes that no test notices.
-	@hack/mutation.sh
+mutation: ## Change every decision of the core in turn, and list the changes that no test notices. ARGS="-only lifecycle" are its flags.
+	@nice go run ./hack/mutation $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME.
