@@ -50,7 +50,7 @@ func (c *Client) doInto(ctx context.Context, req request, out object) error {
 	if err != nil {
 		return err
 	}
-	if json.Unmarshal(ans.body, out) != nil {
+	if !decode(ans.body, out) {
 		return garbageError(&req, ans, "not with the JSON that was expected")
 	}
 	if out.normalise() == "" {

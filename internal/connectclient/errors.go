@@ -295,12 +295,9 @@ func parseMessage(ans *answer, token Secret) (message string, documented bool) {
 }
 
 func jsonMessage(body []byte, token Secret) (message string, documented bool) {
-	var object map[string]any
-	if json.Unmarshal(body, &object) != nil {
-		return "", false
-	}
 	for _, key := range []string{"message", "error"} {
-		if words, ok := object[key].(string); ok && words != "" {
+		var words string
+		if json.Unmarshal(member(body, key), &words) == nil && words != "" {
 			return clean(words, token), key == "message"
 		}
 	}

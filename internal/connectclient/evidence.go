@@ -3,7 +3,6 @@
 package connectclient
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 )
@@ -148,11 +147,7 @@ func (k knowledge) judgeAbsence(req *request, ans *answer) meaning {
 
 // hasMember tells whether a body is a JSON object with that member, and something in it.
 func hasMember(body []byte, name string) bool {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(body, &members) != nil {
-		return false
-	}
-	switch string(members[name]) {
+	switch string(member(body, name)) {
 	case "", "null", `""`:
 		return false
 	default:

@@ -3,7 +3,6 @@
 package connectclient
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -221,32 +220,26 @@ func (p page[T]) facts(fresh int) pageFacts {
 // expected is left out: it may be one of a kind that is not known here yet.
 func decodePage[T any](body []byte, plural string, normalise func(*T) string) (page[T], bool) {
 	read := page[T]{bytes: len(body)}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(body, &members) != nil {
-		return read, false
-	}
 	var meta struct {
 		TotalCount *int            `json:"total_count"`
 		TotalPages json.RawMessage `json:"total_pages"`
 	}
-	if json.Unmarshal(members["meta"], &meta) != nil || meta.TotalCount == nil || *meta.TotalCount < 0 {
+	if !decode(member(body, "meta"), &meta) || meta.TotalCount == nil || *meta.TotalCount < 0 {
 		return read, false
 	}
 	read.total = *meta.TotalCount
 	_ = json.Unmarshal(meta.TotalPages, &read.pages) // what is no number tells nothing
 
-	list, ok := theList(members, plural)
+	list, ok := theList(body, plural)
 	if !ok {
 		return read, false
 	}
-	rows, ok := theRows(list)
-	if !ok {
-		return read, false
-	}
-	read.count = len(rows)
-	for _, raw := range rows {
+	for _, raw := range parts(list) {
+		if read.count++; read.count > maxPageRows {
+			return read, false
+		}
 		var row T
-		if json.Unmarshal(raw, &row) != nil {
+		if !decode(raw, &row) {
 			continue
 		}
 		if id := normalise(&row); id != "" {
@@ -257,13 +250,12 @@ func decodePage[T any](body []byte, plural string, normalise func(*T) string) (p
 }
 
 // theList finds the rows among the members of a page.
-func theList(members map[string]json.RawMessage, plural string) (json.RawMessage, bool) {
-	isList := func(member json.RawMessage) bool { return bytes.HasPrefix(member, []byte("[")) }
-	if named, ok := members[plural]; ok {
+func theList(body []byte, plural string) (json.RawMessage, bool) {
+	if named := member(body, plural); named != nil {
 		return named, isList(named)
 	}
 	var list json.RawMessage
-	for _, member := range members {
+	for _, member := range parts(body) {
 		switch {
 		case !isList(member):
 		case list != nil:
@@ -273,24 +265,6 @@ func theList(members map[string]json.RawMessage, plural string) (json.RawMessage
 		}
 	}
 	return list, list != nil
-}
-
-// theRows takes a list apart, unless it has more rows than a page can have. It looks for the end of the
-// list no further than that: a list of nothing but commas and digits takes eighty times its size apart.
-func theRows(list json.RawMessage) ([]json.RawMessage, bool) {
-	decoder := json.NewDecoder(bytes.NewReader(list))
-	if _, err := decoder.Token(); err != nil { // the bracket
-		return nil, false
-	}
-	var rows []json.RawMessage
-	for decoder.More() {
-		var row json.RawMessage
-		if len(rows) == maxPageRows || decoder.Decode(&row) != nil {
-			return nil, false
-		}
-		rows = append(rows, row)
-	}
-	return rows, true
 }
 
 // noCollection is for the collections that every organisation has: if one is
