@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"net/http"
@@ -94,6 +95,7 @@ func main() {
 	}
 
 	o.logging.Level = withoutBodies(o.logging.Level)
+	o.logging.DestWriter = withoutSecrets{os.Stderr}
 	logger := zap.New(zap.UseFlagOptions(&o.logging))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger)
@@ -116,6 +118,18 @@ func (l standardLog) Write(line []byte) (int, error) {
 		text += "…"
 	}
 	l.Info(connectclient.Text(text, connectclient.MaxMessage))
+	return len(line), nil
+}
+
+// withoutSecrets writes lines of the log without the secrets that somebody quotes in them. The operator's
+// own words have none; the API server's errors are printed by whoever meets them, as they are.
+type withoutSecrets struct{ io.Writer }
+
+// Write implements [io.Writer].
+func (w withoutSecrets) Write(line []byte) (int, error) {
+	if _, err := io.WriteString(w.Writer, connectclient.LogLine(string(line))); err != nil {
+		return 0, err
+	}
 	return len(line), nil
 }
 

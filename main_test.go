@@ -3,6 +3,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"log"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	"go.uber.org/zap/zapcore"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"rpi-connect.dev/operator/internal/informers"
 )
@@ -112,6 +115,16 @@ func TestDebuggingOfHTTP2IsRefused(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), "Authorization header") {
 			t.Errorf("it does not say why: %v", err)
 		}
+	}
+}
+
+// An error of the API server may quote what it was sent.
+func TestLogShowsNoSecretsThatOthersQuote(t *testing.T) {
+	var log strings.Builder
+	logger := zap.New(zap.WriteTo(withoutSecrets{&log}))
+	logger.Error(errors.New(`webhook denied {"token":"rporg_abcdef"}`), "Reconciler error", "name", "kiosk")
+	if strings.Contains(log.String(), "abcdef") || !strings.Contains(log.String(), `"name":"kiosk"`) || !json.Valid([]byte(log.String())) {
+		t.Errorf("the log says %s", log.String())
 	}
 }
 

@@ -95,7 +95,7 @@ func cutValue(text []byte) (value, rest []byte) {
 
 // stringEnd is where the string ends that begins at a place: at its second quotation mark, or at the end
 // of the text.
-func stringEnd(text []byte, at int) int {
+func stringEnd[T []byte | string](text T, at int) int {
 	for at++; at < len(text) && text[at] != '"'; at++ {
 		if text[at] == '\\' {
 			at++

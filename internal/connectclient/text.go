@@ -3,7 +3,9 @@
 package connectclient
 
 import (
+	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -30,12 +32,53 @@ func Text(text string, limit int) string {
 	text = head(oneLine(text))
 	for range maxRedactions {
 		before := text
-		text = shorten(oneSpace(withoutSecrets(text)), limit)
+		text = shorten(oneSpace(withoutSecrets(text, secretPattern)), limit)
 		if text == before {
 			break
 		}
 	}
 	return text
+}
+
+// LogLine is a line of a log without what [Text] takes for secrets; it keeps its form otherwise. In JSON
+// each string is looked at by itself, so JSON stays JSON. It is for what others have put into words and
+// nobody else looks at: the errors of the Kubernetes API server, and of webhooks behind it, which may
+// quote what they were sent.
+func LogLine(line string) string {
+	if !suspicious(line) {
+		return line
+	}
+	var b strings.Builder
+	for line != "" {
+		begin := strings.IndexByte(line, '"')
+		if begin < 0 {
+			begin = len(line)
+		}
+		b.WriteString(withoutSecrets(line[:begin], wholeSecretPattern))
+		end := min(stringEnd(line, begin)+1, len(line))
+		b.WriteString(quotedWithoutSecrets(line[begin:end]))
+		line = line[end:]
+	}
+	return b.String()
+}
+
+func quotedWithoutSecrets(quoted string) string {
+	var text string
+	switch {
+	case !suspicious(quoted):
+		return quoted
+	case json.Unmarshal([]byte(quoted), &text) != nil:
+		return withoutSecrets(quoted, wholeSecretPattern)
+	}
+	clean := withoutSecrets(text, wholeSecretPattern)
+	if clean == text {
+		return quoted
+	}
+	again, err := json.Marshal(clean)
+	if err != nil {
+		return `"` + redacted + `"`
+	}
+	return string(again)
 }
 
 const (
@@ -113,6 +156,9 @@ var (
 	// out 0, O, I and l; better too much is hidden than too little.
 	secretPattern = regexp.MustCompile(`(?i)rp(org|oak|dev)(_|%5f)[0-9a-z]*`)
 
+	// wholeSecretPattern leaves what the operator itself calls them, which is a prefix with an ellipsis.
+	wholeSecretPattern = regexp.MustCompile(`(?i)rp(org|oak|dev)(_|%5f)[0-9a-z]+`)
+
 	// encodedPattern matches the same in base64, wherever it begins in what was encoded: the Kubernetes
 	// API server, and whatever refuses a request there, may quote a Secret as it was sent. Each prefix
 	// has three forms, by how many bytes come before it.
@@ -137,9 +183,33 @@ var (
 	queryPattern = regexp.MustCompile(`\?[^\s=]+=\S*`)
 )
 
-func withoutSecrets(text string) string {
-	text = encodedPattern.ReplaceAllString(text, redacted)
-	text = secretPattern.ReplaceAllString(text, redacted)
+// Without one of these marks there is nothing that a pattern matches. To look for them is quick, and
+// most texts have none.
+var (
+	prefixes        = []string{"rporg", "rpoak", "rpdev"} // in lower case
+	encodedPrefixes = []string{"cnBvcmdf", "Jwb3JnX", "ycG9yZ1", "cnBvYWtf", "Jwb2FrX", "ycG9ha1", "cnBkZXZf", "JwZGV2X", "ycGRldl"}
+	addresses       = []string{"://", "@", "?"}
+)
+
+func suspicious(text string) bool {
+	return hasOneOf(text, addresses) || hasOneOf(strings.ToLower(text), prefixes) || hasOneOf(text, encodedPrefixes)
+}
+
+func hasOneOf(text string, marks []string) bool {
+	return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(text, mark) })
+}
+
+// withoutSecrets hides what the pattern and the others match.
+func withoutSecrets(text string, secret *regexp.Regexp) string {
+	if hasOneOf(text, encodedPrefixes) {
+		text = encodedPattern.ReplaceAllString(text, redacted)
+	}
+	if hasOneOf(strings.ToLower(text), prefixes) {
+		text = secret.ReplaceAllString(text, redacted)
+	}
+	if !hasOneOf(text, addresses) {
+		return text
+	}
 	var b strings.Builder
 	between := func(part string) {
 		part = queryPattern.ReplaceAllString(part, "")

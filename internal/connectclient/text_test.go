@@ -171,3 +171,20 @@ func TestTextHidesWhatIsEncoded(t *testing.T) {
 		}
 	}
 }
+
+func TestLogLine(t *testing.T) {
+	for name, tt := range map[string]struct{ line, want string }{
+		"nothing to do":    {`{"level":"info","msg":"Reconciled","name":"a@b"}`, `{"level":"info","msg":"Reconciled","name":"a@b"}`},
+		"no JSON":          {"E1 token rporg_abc is \"rpoak_def\"\n", "E1 token [redacted] is \"[redacted]\"\n"},
+		"what they are":    {`{"msg":"put an access token there (rporg_…)"}`, `{"msg":"put an access token there (rporg_…)"}`},
+		"a quoted body":    {`{"error":"denied: {\"token\":\"rporg_abc\",\"data\":\"eyJrIjoi cnBvYWtfYWJj\"}","name":"b@c"}`, `{"error":"denied: {\"token\":\"[redacted]\",\"data\":\"eyJrIjoi [redacted]\"}","name":"b@c"}`},
+		"a signed URL":     {`{"error":"cannot fetch https://bot:pw@example.com/a?sig=x&y","n":1}`, `{"error":"cannot fetch https://example.com/a","n":1}`},
+		"a stack":          {`{"stacktrace":"main.main\n\t/src/main.go:103\nk8s.io/client-go@v0.37.2/x.go:7"}`, `{"stacktrace":"main.main\n\t/src/main.go:103\nk8s.io/client-go@v0.37.2/x.go:7"}`},
+		"an open string":   {`{"msg":"rporg_abc`, `{"msg":"[redacted]`},
+		"no JSON's escape": {`a "\q rporg_abc" b`, `a "\q [redacted]" b`},
+	} {
+		if got := LogLine(tt.line); got != tt.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", name, got, tt.want)
+		}
+	}
+}

@@ -28,11 +28,12 @@ import (
 type Manager struct {
 	// MetricsURL serves its metrics, without authentication.
 	MetricsURL string
+	// ProbesURL is where its probes are, without a path.
+	ProbesURL string
 
 	command *exec.Cmd
 	log     *logFile
 	exited  chan struct{}
-	probes  string
 }
 
 // BuildManager builds the operator's binary into the folder and returns its path.
@@ -70,7 +71,7 @@ func (c *Cluster) StartManagerAs(ctx context.Context, account, binary string, fl
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{MetricsURL: "http://" + metrics + "/metrics", probes: "http://" + probes, log: &logFile{}, exited: make(chan struct{})}
+	m := &Manager{MetricsURL: "http://" + metrics + "/metrics", ProbesURL: "http://" + probes, log: &logFile{}, exited: make(chan struct{})}
 	m.command = exec.Command(binary, append([]string{
 		"--kubeconfig=" + kubeconfig,
 		"--metrics-bind-address=" + metrics, "--metrics-secure=false",
@@ -91,7 +92,7 @@ func (c *Cluster) StartManagerAs(ctx context.Context, account, binary string, fl
 // WaitReady waits until the operator says that it is ready.
 func (m *Manager) WaitReady(ctx context.Context) error {
 	for {
-		if _, err := get(ctx, m.probes+"/readyz"); err == nil {
+		if _, err := get(ctx, m.ProbesURL+"/readyz"); err == nil {
 			return nil
 		}
 		select {
@@ -107,6 +108,12 @@ func (m *Manager) WaitReady(ctx context.Context) error {
 // Kill ends the operator at once, whatever it is doing (SIGKILL).
 func (m *Manager) Kill() {
 	_ = m.command.Process.Kill()
+	<-m.exited
+}
+
+// Dump ends the operator and has it print what each of its goroutines is doing (SIGQUIT).
+func (m *Manager) Dump() {
+	_ = m.command.Process.Signal(syscall.SIGQUIT)
 	<-m.exited
 }
 

@@ -82,8 +82,11 @@ func (f *fleet) stop() {
 }
 
 // kill ends the operator in the middle of whatever it is doing.
-func (f *fleet) kill() {
-	f.manager.Kill()
+func (f *fleet) kill() { f.end((*cluster.Manager).Kill) }
+
+// end ends the operator in some way, and keeps its log.
+func (f *fleet) end(how func(*cluster.Manager)) {
+	how(f.manager)
 	f.logs = append(f.logs, f.manager.Log())
 	f.manager = nil
 }
@@ -174,37 +177,6 @@ func (f *fleet) readyCount(ctx context.Context, list client.ObjectList) func() i
 			return nil
 		})).To(Succeed())
 		return n
-	}
-}
-
-// expectNoSecrets looks for what must not be seen in everything that can be seen:
-// logs, events, statuses, metrics.
-func (f *fleet) expectNoSecrets(ctx context.Context) {
-	GinkgoHelper()
-	secrets := []string{f.Token, "rporg_", "rpoak_", uriSecret}
-	words := strings.NewReplacer("rporg_…", "", "rpoak_…", "") // what a message calls a token
-	see := func(where, text string) {
-		text = words.Replace(text)
-		for _, secret := range secrets {
-			Expect(strings.Contains(text, secret)).To(BeFalse(), "a secret is in %s", where)
-		}
-	}
-	for _, log := range f.logs {
-		see("the log or the metrics", log)
-	}
-	var events eventsv1.EventList
-	Expect(f.List(ctx, &events)).To(Succeed())
-	for _, e := range events.Items {
-		see("an event", e.Note)
-	}
-	for _, list := range cluster.Lists() {
-		Expect(f.List(ctx, list, client.InNamespace(f.ns))).To(Succeed())
-		Expect(meta.EachListItem(list, func(item runtime.Object) error {
-			obj := item.(lifecycle.Object)
-			see("a status", fmt.Sprintf("%+v", obj.GetCommonStatus()))
-			see("an annotation", fmt.Sprintf("%+v", obj.GetAnnotations()))
-			return nil
-		})).To(Succeed())
 	}
 }
 
