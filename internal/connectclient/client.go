@@ -128,6 +128,7 @@ type API struct {
 	options Options
 	profile *profile
 	breaker *budget.Breaker // for all organisations: they are served by the same machines
+	pages   pageTurns       // for all organisations, too
 
 	mu      sync.Mutex
 	clients map[Secret]*Client
@@ -139,7 +140,7 @@ func New(options Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{options: options, breaker: budget.NewBreaker(options.Now), profile: &profile{}, clients: map[Secret]*Client{}}, nil
+	return &API{options: options, breaker: budget.NewBreaker(options.Now), pages: newPageTurns(), profile: &profile{}, clients: map[Secret]*Client{}}, nil
 }
 
 // ClientFor opens the organisation that the access token belongs to. There is
@@ -150,7 +151,7 @@ func (a *API) ClientFor(token Secret) *Client {
 	defer a.mu.Unlock()
 	client, ok := a.clients[token]
 	if !ok {
-		client = newClient(a.options, a.breaker, a.profile, token)
+		client = newClient(a, token)
 		a.clients[token] = client
 	}
 	return client
@@ -176,23 +177,25 @@ type Client struct {
 	options  Options
 	token    Secret
 	breaker  *budget.Breaker
+	pages    pageTurns
 	observer observer
 	budget   *budget.Budget
 	profile  *profile
 	send     handler
 }
 
-func newClient(options Options, breaker *budget.Breaker, profile *profile, token Secret) *Client {
+func newClient(a *API, token Secret) *Client {
 	c := &Client{
-		options:  options,
+		options:  a.options,
 		token:    token,
-		breaker:  breaker,
-		profile:  profile,
-		observer: observer{observe: options.Observe},
+		breaker:  a.breaker,
+		pages:    a.pages,
+		profile:  a.profile,
+		observer: observer{observe: a.options.Observe},
 		budget: budget.New(budget.Config{
-			Now:            options.Now,
-			ReservePercent: options.ReservePercent,
-			QPS:            options.QPS,
+			Now:            a.options.Now,
+			ReservePercent: a.options.ReservePercent,
+			QPS:            a.options.QPS,
 		}),
 	}
 	c.send = c.chain()

@@ -163,6 +163,27 @@ func (l *Listing[T]) patientPage(ctx context.Context, number int) (page[T], erro
 	}
 }
 
+// maxReaders is how many pages are read at the same time, of all organisations.
+const maxReaders = 64
+
+// pageTurns are the turns to read a page. Listings tend to be due at the same moment, all of them when
+// the operator starts. No more would be answered in the same time, but what takes too long to connect or
+// to be answered looks like an outage, which stops everybody. A turn comes before everything that has a
+// timeout, or is counted.
+type pageTurns chan struct{}
+
+func newPageTurns() pageTurns { return make(pageTurns, maxReaders) }
+
+// take waits for a turn, in the order of those who wait. It has to be given back.
+func (t pageTurns) take(ctx context.Context) (done func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // pastTheEnd tells whether the API refuses a page because there are not so many.
 func pastTheEnd(err error) bool {
 	var e *Error
@@ -182,6 +203,11 @@ func (l *Listing[T]) page(ctx context.Context, number int) (page[T], error) {
 	query := url.Values{"page": {strconv.Itoa(number)}, "per_page": {strconv.Itoa(perPage)}}
 	maps.Copy(query, l.query)
 	req := request{operation: l.operation, method: http.MethodGet, path: l.path, query: query}
+	done, err := l.client.pages.take(ctx)
+	if err != nil {
+		return page[T]{}, callError(&req, nil, unsent(err))
+	}
+	defer done()
 	ans, err := l.client.call(ctx, &req)
 	if l.refine != nil && (err == nil || number == 1) { // a later page that is missing says nothing about the collection
 		err = l.refine(err)

@@ -3,9 +3,11 @@
 package connectclient
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rpi-connect.dev/operator/internal/connectclient/budget"
@@ -619,4 +622,72 @@ func FuzzProgress(f *testing.F) {
 			}
 		}
 	})
+}
+
+// held is a way to the API on which every request waits until it may go on.
+type held struct{ arrived, release chan struct{} }
+
+// RoundTrip implements [http.RoundTripper].
+func (h held) RoundTrip(*http.Request) (*http.Response, error) {
+	h.arrived <- struct{}{}
+	<-h.release
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{"X-Rate-Limit-Limit": {"5000"}},
+		Body: io.NopCloser(strings.NewReader(pageOf(0).body)),
+	}, nil
+}
+
+// All organisations are listed when the operator starts. That must not be taken for an outage, however
+// many they are and however slow the API is.
+func TestManyListingsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const listings = 3*maxReaders + 1
+		way := held{make(chan struct{}, listings), make(chan struct{})}
+		api, err := New(Options{Transport: way})
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := make(chan error, listings)
+		for i := range listings {
+			go func() {
+				_, _, err := api.ClientFor(NewSecret(fmt.Sprint("rporg_", i))).Artefacts().List().Next(t.Context())
+				failed <- err
+			}()
+		}
+		for answered := 0; answered < listings; {
+			synctest.Wait()
+			under := len(way.arrived) - answered
+			if most := min(maxReaders, listings-answered); under != most {
+				t.Fatalf("%d requests are on their way, not %d", under, most)
+			}
+			time.Sleep(20 * time.Second) // simulated: the last ones wait for longer than any timeout
+			for range under {
+				way.release <- struct{}{}
+			}
+			answered += under
+		}
+		for range listings {
+			if err := <-failed; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestWaitForATurnEnds(t *testing.T) {
+	api, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range maxReaders {
+		if _, err := api.pages.take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = api.ClientFor(NewSecret(testToken)).Artefacts().List().Next(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }

@@ -80,7 +80,7 @@ func (l *load) run(ctx context.Context, c *cluster.Cluster, binary string) error
 		return err
 	}
 	began := time.Now()
-	if err := l.apply(ctx); err != nil {
+	if err := l.apply(ctx, first); err != nil {
 		return fmt.Errorf("%w\n%s", err, tail(first.Log()))
 	}
 	took, asked := time.Since(began), l.sim.Count("")
@@ -100,11 +100,11 @@ func (l *load) run(ctx context.Context, c *cluster.Cluster, binary string) error
 	if err := l.change(ctx, first, second); err != nil {
 		return fmt.Errorf("%w\n%s", err, tail(second.Log()))
 	}
-	if err := l.remove(ctx); err != nil {
+	if err := l.remove(ctx, second); err != nil {
 		return fmt.Errorf("%w\n%s", err, tail(second.Log()))
 	}
 	if err := forgotten(ctx, second); err != nil {
-		return err
+		return fmt.Errorf("%w\n%s", err, tail(second.Log()))
 	}
 	left, err := weigh(ctx, second)
 	if err != nil {
@@ -126,6 +126,19 @@ func (l *load) start(ctx context.Context, binary string) (*cluster.Manager, erro
 		return nil, err
 	}
 	return manager, manager.WaitReady(ctx)
+}
+
+// alive is done, or an error if the operator has ended: it does when it cannot keep its lease, as on a
+// machine that has too much else to do.
+func alive(m *cluster.Manager, done func() (bool, error)) func() (bool, error) {
+	return func() (bool, error) {
+		select {
+		case <-m.Exited():
+			return false, errors.New("the operator has ended")
+		default:
+			return done()
+		}
+	}
 }
 
 // leads waits until the operator does its work, with nothing to do.
@@ -244,7 +257,7 @@ func (l *load) of(kind int) int { return l.each * shares()[kind].twenty / twenty
 func (l *load) fifth(kind int) int { return (l.of(kind) + 4) / 5 }
 
 // apply makes everything, and waits until it is there.
-func (l *load) apply(ctx context.Context) error {
+func (l *load) apply(ctx context.Context, m *cluster.Manager) error {
 	for kind, share := range shares() {
 		n := l.of(kind)
 		if err := each(ctx, n*l.organisations, func(ctx context.Context, i int) error {
@@ -255,13 +268,13 @@ func (l *load) apply(ctx context.Context) error {
 	}
 	for kind, share := range shares() {
 		n := l.of(kind) * l.organisations
-		if err := until(ctx, func() (bool, error) { return l.sim.Count(share.made) >= n, nil }); err != nil {
+		if err := until(ctx, alive(m, func() (bool, error) { return l.sim.Count(share.made) >= n, nil })); err != nil {
 			return fmt.Errorf("%s: %w: %d of %d", share.made, err, l.sim.Count(share.made), n)
 		}
 		if !share.ready {
 			continue
 		}
-		if err := until(ctx, func() (bool, error) { return countReady(ctx, l.cluster.Client, share.list, n) }); err != nil {
+		if err := until(ctx, alive(m, func() (bool, error) { return countReady(ctx, l.cluster.Client, share.list, n) })); err != nil {
 			return fmt.Errorf("%s: %w", share.kind, err)
 		}
 	}
@@ -316,18 +329,11 @@ func (l *load) change(ctx context.Context, leader, next *cluster.Manager) error 
 		return err
 	}
 	applied := time.Since(began)
-	if err := soon(ctx, func() bool { return done() >= expected/2 }); err != nil {
+	if err := until(ctx, alive(leader, func() (bool, error) { return done() >= expected/2, nil })); err != nil {
 		return fmt.Errorf("%w: %d of %d", err, done(), expected)
 	}
 	leader.Stop()
-	if err := until(ctx, func() (bool, error) {
-		select {
-		case <-next.Exited():
-			return false, errors.New("the next leader has ended")
-		default:
-			return done() >= expected, nil
-		}
-	}); err != nil {
+	if err := until(ctx, alive(next, func() (bool, error) { return done() >= expected, nil })); err != nil {
 		return fmt.Errorf("%w: %d of %d", err, done(), expected)
 	}
 	fmt.Printf("\nAll changes were applied after %.1f s.\n", applied.Seconds())
@@ -347,7 +353,7 @@ func (l *load) change(ctx context.Context, leader, next *cluster.Manager) error 
 }
 
 // remove deletes everything, the Secrets last.
-func (l *load) remove(ctx context.Context) error {
+func (l *load) remove(ctx context.Context, m *cluster.Manager) error {
 	kinds := shares()
 	for _, share := range slices.Backward(kinds) {
 		if err := each(ctx, l.organisations, func(ctx context.Context, o int) error {
@@ -355,7 +361,7 @@ func (l *load) remove(ctx context.Context) error {
 		}); err != nil {
 			return err
 		}
-		if err := until(ctx, func() (bool, error) { return l.none(ctx, share.list) }); err != nil {
+		if err := until(ctx, alive(m, func() (bool, error) { return l.none(ctx, share.list) })); err != nil {
 			return fmt.Errorf("%s: %w", share.kind, err)
 		}
 	}
@@ -379,10 +385,10 @@ func (l *load) none(ctx context.Context, list client.ObjectList) (bool, error) {
 // forgotten waits until the operator has forgotten every token: it looks about once a minute for
 // those that nothing uses any more.
 func forgotten(ctx context.Context, m *cluster.Manager) error {
-	return until(ctx, func() (bool, error) {
+	return until(ctx, alive(m, func() (bool, error) {
 		known, err := m.Metric(ctx, "rpi_connect_budget_limit")
 		return known == 0, err
-	})
+	}))
 }
 
 // weigh waits for the next garbage collection, which being asked so often brings about, and tells what
