@@ -32,6 +32,7 @@ type Samples struct {
 	Manager *Manager
 
 	cluster *Cluster
+	run     func(*connectsim.Pi)
 	unplug  func()
 }
 
@@ -45,27 +46,33 @@ func (c *Cluster) ServeSamples(ctx context.Context, namespace string) (*Samples,
 	var pis sync.WaitGroup
 	s := &Samples{
 		Connect: connect, Namespace: namespace, Pis: map[string]*connectsim.Pi{}, cluster: c,
+		run:    func(pi *connectsim.Pi) { pis.Go(func() { pi.Run(running) }) },
 		unplug: func() { cancel(); pis.Wait() },
 	}
-	for name, device := range map[string]connectsim.Device{
-		"kiosk-lobby": {SerialNumber: "10000000c0ffee02", Tags: []string{"kiosk"}},
-		"kiosk-cafe":  {SerialNumber: "10000000c0ffee03", Tags: []string{"kiosk"}},
-		"shop-window": {SerialNumber: "10000000c0ffee01", Tags: []string{"signage", "street"}},
-		"screen-1":    {SerialNumber: "10000000c0ffee11", Tags: []string{"screen"}},
-		"screen-2":    {SerialNumber: "10000000c0ffee12", Tags: []string{"screen"}},
+	for _, device := range []connectsim.Device{
+		{Name: "kiosk-lobby", SerialNumber: "10000000c0ffee02", Tags: []string{"kiosk"}},
+		{Name: "kiosk-cafe", SerialNumber: "10000000c0ffee03", Tags: []string{"kiosk"}},
+		{Name: "shop-window", SerialNumber: "10000000c0ffee01", Tags: []string{"signage", "street"}},
+		{Name: "screen-1", SerialNumber: "10000000c0ffee11", Tags: []string{"screen"}},
+		{Name: "screen-2", SerialNumber: "10000000c0ffee12", Tags: []string{"screen"}},
 	} {
-		device.Name, device.Model, device.Memory, device.OS = name, "5", "8gb", "raspios-13"
-		pi := connectsim.NewPi(s.URL, name, device.SerialNumber)
-		pi.SignedIn(s.Org, s.Org.AddDevice(device).ID)
-		pi.Behave(connectsim.Behaviour{Every: 100 * time.Millisecond})
-		pis.Go(func() { pi.Run(running) })
-		s.Pis[name] = pi
+		s.Pis[device.Name] = s.PlugIn(s.Org, device)
 	}
 	if err := c.PutToken(ctx, namespace, s.Token); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// PlugIn has a device of an organisation, a Raspberry Pi 5, run until the end.
+func (s *Samples) PlugIn(org *connectsim.Organisation, device connectsim.Device) *connectsim.Pi {
+	device.Model, device.Memory, device.OS = "5", "8gb", "raspios-13"
+	pi := connectsim.NewPi(s.URL, device.Name, device.SerialNumber)
+	pi.SignedIn(org, org.AddDevice(device).ID)
+	pi.Behave(connectsim.Behaviour{Every: 100 * time.Millisecond})
+	s.run(pi)
+	return pi
 }
 
 // StartManager starts the operator, and waits until it is ready. A listing a second stands for those
