@@ -127,6 +127,19 @@ func TestChartBringsMonitoringFromConfig(t *testing.T) {
 	}
 	g.Expect(has["ServiceMonitor rpi-connect-system/rpi-connect-controller-manager"].GetLabels()).To(HaveKeyWithValue("release", "prometheus"))
 
+	var rule struct {
+		Spec struct {
+			Groups []struct {
+				Rules []struct{ Annotations map[string]string }
+			}
+		}
+	}
+	elsewhere := "{prometheusRule: {enabled: true, runbookURL: https://docs.example.com/pis}}"
+	read(t, byName(template(t, elsewhere)), "PrometheusRule rpi-connect-system/rpi-connect-controller-manager", &rule)
+	for _, alert := range rule.Spec.Groups[0].Rules {
+		g.Expect(alert.Annotations["runbook_url"]).To(MatchRegexp(`^https://docs\.example\.com/pis#rpiconnect[a-z]+$`))
+	}
+
 	dashboard, err := os.ReadFile(filepath.Join(cluster.Root(), "config/grafana/rpi-connect-operator.json"))
 	g.Expect(err).NotTo(HaveOccurred())
 	var shipped corev1.ConfigMap
@@ -167,13 +180,14 @@ func TestChartReachesEveryFlag(t *testing.T) {
 
 func TestChartRefusesWhatCannotBeMeant(t *testing.T) {
 	for values, says := range map[string]string{
-		"replica: 3":                            "replica",
-		"flags: {resync: 5m}":                   "resync",
-		"flags: {resync-interval: 300}":         "resync-interval",
-		"flags: {api-budget-reserve: 95}":       "api-budget-reserve",
-		"flags: {watch-namespaces: fleet}":      "watch-namespaces",
-		"image: {digest: latest}":               "digest",
-		"networkPolicy: {egressPorts: [https]}": "egressPorts",
+		"replica: 3":                                                        "replica",
+		"flags: {resync: 5m}":                                               "resync",
+		"flags: {resync-interval: 300}":                                     "resync-interval",
+		"flags: {api-budget-reserve: 95}":                                   "api-budget-reserve",
+		"flags: {watch-namespaces: fleet}":                                  "watch-namespaces",
+		"image: {digest: latest}":                                           "digest",
+		"prometheusRule: {runbookURL: 'a#b'}":                               "runbookURL",
+		"networkPolicy: {egressPorts: [https]}":                             "egressPorts",
 		"{serviceMonitor: {enabled: true}, flags: {metrics-secure: false}}": "over HTTPS",
 	} {
 		t.Run(values, func(t *testing.T) {

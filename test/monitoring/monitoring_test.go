@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 const root = "../../"
@@ -77,6 +79,9 @@ func panels(t testing.TB) (all []rule) {
 	return all
 }
 
+// Where docs/troubleshooting.md is served, unless somebody says otherwise.
+const runbooks = "https://rpi-connect.dev/docs/troubleshooting.md"
+
 func TestEveryAlertHasARunbook(t *testing.T) {
 	headings := map[string]bool{}
 	for _, heading := range regexp.MustCompile(`(?m)^### (\w+)$`).FindAllStringSubmatch(read(t, "docs/troubleshooting.md"), -1) {
@@ -84,11 +89,41 @@ func TestEveryAlertHasARunbook(t *testing.T) {
 	}
 	for _, r := range rules(t) {
 		page, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "#")
-		if !strings.HasSuffix(page, "/docs/troubleshooting.md") || !headings[anchor] {
+		if page != runbooks || anchor != strings.ToLower(r.Alert) || !headings[anchor] {
 			t.Errorf("%s: docs/troubleshooting.md has nothing at %q", r.Alert, r.Annotations["runbook_url"])
 		}
 		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.For == "" {
 			t.Errorf("%s lacks a summary, a description, or how long it has to last", r.Alert)
+		}
+	}
+}
+
+// The overlay of docs/monitoring.md leads the alerts to another copy of the page.
+func TestRunbooksCanBeServedElsewhere(t *testing.T) {
+	_, overlay, _ := strings.Cut(read(t, "docs/monitoring.md"), "```yaml\n# kustomization.yaml\n")
+	overlay, _, _ = strings.Cut(overlay, "```")
+	dir, err := os.MkdirTemp(root+"test/monitoring", "overlay-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	base := "github.com/<the repository>/config/prometheus"
+	if !strings.Contains(overlay, base) {
+		t.Fatalf("the overlay has no %s:\n%s", base, overlay)
+	}
+	write(t, filepath.Join(dir, "kustomization.yaml"), strings.Replace(overlay, base, "../../../config/prometheus", 1))
+	objects, err := cluster.Build(t.Context(), filepath.Join("test/monitoring", filepath.Base(dir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, obj := range objects {
+		text, err := yaml.Marshal(obj.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if obj.GetKind() == "PrometheusRule" && (strings.Contains(string(text), runbooks) ||
+			strings.Count(string(text), "runbook_url: https://docs.example.com/pis#rpiconnect") != len(rules(t))) {
+			t.Errorf("not every alert leads to the other copy:\n%s", text)
 		}
 	}
 }
