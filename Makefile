@@ -178,6 +178,7 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@cd test/gitops && go mod verify
 	@cd test/gitops/argocd && go mod verify
 	@cd tools/helm && go mod verify
+	@cd tools/kube-state-metrics && go mod verify
 	@cd tools/prometheus && go mod verify
 
 .PHONY: check-workflows

@@ -16,7 +16,7 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "prometheus_rule.yaml"), plainRules(t))
 	write(t, filepath.Join(dir, "prometheus_rule_test.yaml"), read(t, "config/prometheus/prometheus_rule_test.yaml"))
-	path := tool(t, promtool)
+	path := promtool.path(t)
 	for _, args := range [][]string{
 		{"check", "rules", "--lint=all", "--lint-fatal", "prometheus_rule.yaml"},
 		{"test", "rules", "prometheus_rule_test.yaml"},

@@ -7,10 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"os/exec"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -22,28 +20,17 @@ import (
 type prometheus struct{ api string }
 
 // startPrometheus starts one with what the Prometheus operator makes of the ServiceMonitor.
-func startPrometheus(ctx context.Context, target, token string) *prometheus {
+func startPrometheus(ctx context.Context) *prometheus {
 	GinkgoHelper()
 	dir := GinkgoT().TempDir()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	Expect(err).NotTo(HaveOccurred())
-	address := listener.Addr().String()
-	Expect(listener.Close()).To(Succeed())
-
+	address := "127.0.0.1:" + freePort()
 	config, err := yaml.Marshal(map[string]any{
 		"global":         map[string]any{"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
 		"rule_files":     []string{keep(dir, "rules.yaml", plainRules(GinkgoTB()))},
-		"scrape_configs": []any{scrapeConfig(ctx, target, keep(dir, "token", token))},
+		"scrape_configs": []any{scrapeConfig(ctx, keep(dir, "token", metricsToken))},
 	})
 	Expect(err).NotTo(HaveOccurred())
-	command := exec.Command(tool(GinkgoTB(), "github.com/prometheus/prometheus/cmd/prometheus"),
-		"--config.file="+keep(dir, "prometheus.yaml", string(config)), "--storage.tsdb.path="+dir, "--web.listen-address="+address)
-	command.Stderr = GinkgoWriter
-	Expect(command.Start()).To(Succeed())
-	DeferCleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
+	prometheusServer.serve("--config.file="+keep(dir, "prometheus.yaml", string(config)), "--storage.tsdb.path="+dir, "--web.listen-address="+address)
 	p := &prometheus{api: "http://" + address + "/api/v1"}
 	Eventually(ctx, func() error { return p.get("/status/runtimeinfo", nil, nil) }).Should(Succeed())
 	return p
@@ -51,7 +38,7 @@ func startPrometheus(ctx context.Context, target, token string) *prometheus {
 
 // scrapeConfig is what the Prometheus operator makes of the ServiceMonitor and the Service that it
 // selects, but for how the target is found.
-func scrapeConfig(ctx context.Context, target, tokenFile string) map[string]any {
+func scrapeConfig(ctx context.Context, tokenFile string) map[string]any {
 	GinkgoHelper()
 	monitor, service := shipped(ctx, "config/prometheus", "ServiceMonitor"), shipped(ctx, "config/default", "Service")
 	selector, _, err := unstructured.NestedStringMap(monitor.Object, "spec", "selector", "matchLabels")
@@ -68,6 +55,8 @@ func scrapeConfig(ctx context.Context, target, tokenFile string) map[string]any 
 	Expect(err).NotTo(HaveOccurred())
 	Expect(ports).To(ContainElement(HaveKeyWithValue("name", endpoint["port"])))
 	Expect(endpoint).To(HaveKey("bearerTokenFile"))
+	served, err := url.Parse(metricsURL)
+	Expect(err).NotTo(HaveOccurred())
 	return map[string]any{
 		"job_name":      service.GetName(),
 		"scheme":        endpoint["scheme"],
@@ -76,7 +65,7 @@ func scrapeConfig(ctx context.Context, target, tokenFile string) map[string]any 
 		"tls_config":    map[string]any{"insecure_skip_verify": endpoint["tlsConfig"].(map[string]any)["insecureSkipVerify"]},
 		"authorization": map[string]any{"credentials_file": tokenFile},
 		"static_configs": []any{map[string]any{
-			"targets": []string{target},
+			"targets": []string{served.Host},
 			"labels": map[string]any{
 				"namespace": service.GetNamespace(), "service": service.GetName(), "endpoint": endpoint["port"],
 				"pod": "rpi-connect-controller-manager-0", "container": "manager",

@@ -4,7 +4,6 @@ package monitoring_test
 
 import (
 	"context"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +30,8 @@ var (
 	connect cluster.Connect
 	manager *cluster.Manager
 	server  *prometheus
+	// Where the operator serves its metrics, and what opens them.
+	metricsURL, metricsToken string
 )
 
 func TestMonitoring(t *testing.T) {
@@ -58,9 +59,9 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(manager.Stop)
 	Expect(manager.WaitReady(ctx)).To(Succeed())
-	served, err := url.Parse(manager.MetricsURL)
-	Expect(err).NotTo(HaveOccurred())
-	server = startPrometheus(ctx, served.Host, account(ctx, "prometheus", "rpi-connect-metrics-reader"))
+	metricsURL = strings.Replace(manager.MetricsURL, "http://", "https://", 1)
+	metricsToken = account(ctx, "prometheus", "rpi-connect-metrics-reader")
+	server = startPrometheus(ctx)
 	plugIn(ctx)
 	apply(ctx)
 })
