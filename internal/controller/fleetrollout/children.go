@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
@@ -150,6 +151,7 @@ func (p *pass) carryOut(ctx context.Context, children []*child, made plan) (behi
 		}
 	}
 	for _, c := range made.remove {
+		trace(ctx, "Removing a Deployment", c.obj)
 		err := p.Client.Delete(ctx, c.obj, client.Preconditions{UID: new(c.obj.UID)})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return false, err
@@ -171,6 +173,7 @@ func (p *pass) carryOut(ctx context.Context, children []*child, made plan) (behi
 
 // withdraw has a Deployment cancelled, and notes on it that it was the rollout that did so.
 func (p *pass) withdraw(ctx context.Context, obj *v1alpha1.Deployment) error {
+	trace(ctx, "Withdrawing a Deployment", obj)
 	return client.IgnoreNotFound(p.patch(ctx, obj, map[string]any{
 		"metadata": map[string]any{"uid": obj.UID, "annotations": map[string]any{v1alpha1.AnnotationWithdrawn: "true"}},
 		"spec":     map[string]any{"cancel": true},
@@ -179,6 +182,7 @@ func (p *pass) withdraw(ctx context.Context, obj *v1alpha1.Deployment) error {
 
 // hold keeps a Deployment from beginning.
 func (p *pass) hold(ctx context.Context, obj *v1alpha1.Deployment) error {
+	trace(ctx, "Holding a Deployment back", obj)
 	return client.IgnoreNotFound(p.patch(ctx, obj, map[string]any{
 		"metadata": map[string]any{"uid": obj.UID, "annotations": map[string]any{v1alpha1.AnnotationWithdrawn: "true"}},
 	}))
@@ -217,9 +221,16 @@ func (p *pass) patch(ctx context.Context, obj *v1alpha1.Deployment, change map[s
 // the cache does not show it yet; or by one of the same name before, and is about to go.
 func (p *pass) create(ctx context.Context, o order) error {
 	obj := o.deployment(p.obj, deadlinesOf(&p.obj.Spec))
+	trace(ctx, "Making a Deployment", obj)
 	if err := p.Client.Create(ctx, obj); err != nil {
 		return err
 	}
 	p.ledger.entries(client.ObjectKeyFromObject(p.obj)).created[obj.Name] = created{obj: obj, at: p.Clock.Now()}
 	return nil
+}
+
+// trace logs what a rollout does to one of its Deployments, so that a reader of the log finds the one from
+// the other.
+func trace(ctx context.Context, does string, obj *v1alpha1.Deployment) {
+	log.FromContext(ctx).V(1).Info(does, "child", obj.Name, "batch", obj.Labels[v1alpha1.LabelBatch], "deviceID", obj.Spec.Device.ID)
 }
