@@ -231,7 +231,12 @@ func (e *external) withKey() (lifecycle.Observation, error) {
 		return lifecycle.Observation{}, err
 	}
 	recorded := record.Own() && record.ID == id
+	stray, err := e.recordIsElsewhere()
 	switch {
+	case err != nil:
+		return lifecycle.Observation{}, err
+	case stray:
+		return lifecycle.Observation{Relation: lifecycle.Absent, ID: record.ID, Settled: e.settled}, nil
 	case e.key.gone && !recorded:
 		// The Secret of an AuthKey before, whose key was revoked with it.
 		return lifecycle.Observation{Relation: lifecycle.Absent, Settled: e.settled}, nil
@@ -252,6 +257,18 @@ func (e *external) withKey() (lifecycle.Observation, error) {
 		seen.Relation, seen.Proof = lifecycle.Recovered, "the Secret of this AuthKey holds it"
 	}
 	return seen, nil
+}
+
+// recordIsElsewhere tells whether the key on record is not the one in the Secret, which does not know of
+// it either, and may still be used: it was made for a Secret of another name, and nobody would ever
+// revoke it. A new key takes the place of both.
+func (e *external) recordIsElsewhere() (bool, error) {
+	record := e.conn.Record
+	if !e.lists || !record.Own() || record.ID == e.secret.id() || slices.Contains(e.secret.supersedes(), record.ID) {
+		return false, nil
+	}
+	key, there, err := e.store.Lookup(record.ID, e.conn.Waiter)
+	return there && key.ExchangedAt == nil, lifecycle.FromListing(err)
 }
 
 // look gathers what is known of the key in the Secret. Of one that is gone, what was seen last still
@@ -508,9 +525,12 @@ func (e *external) refresh(ctx context.Context, id string) error {
 
 // revokeSuperseded revokes the keys that the one in the Secret supersedes.
 func (e *external) revokeSuperseded(ctx context.Context) error {
-	before := e.secret.supersedes()
-	if len(before) == 0 {
+	if len(e.secret.supersedes()) == 0 {
 		return nil
+	}
+	before, err := e.withoutOthers(ctx, e.secret.supersedes())
+	if err != nil {
+		return err
 	}
 	for _, id := range before {
 		if err := e.revoke(ctx, id); err != nil {
@@ -518,6 +538,22 @@ func (e *external) revokeSuperseded(ctx context.Context) error {
 		}
 	}
 	return e.secret.forgetSuperseded(ctx)
+}
+
+// withoutOthers leaves out the keys that other AuthKeys have on record: what a Secret says may have been
+// copied from another one.
+func (e *external) withoutOthers(ctx context.Context, ids []string) ([]string, error) {
+	var own []string
+	for _, id := range ids {
+		_, owned, err := e.conn.Owner(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if !owned {
+			own = append(own, id)
+		}
+	}
+	return own, nil
 }
 
 // discardPrevious deletes the Secret of another name that the key was in before.
@@ -556,12 +592,16 @@ func (e *external) Delete(ctx context.Context, id string) (lifecycle.Deletion, e
 	if err := e.revokeLost(ctx); err != nil {
 		return lifecycle.Deletion{}, err
 	}
-	ids := append(e.secret.supersedes(), id)
+	named := e.secret.supersedes()
 	if held := e.secret.id(); held != "" && held != id {
-		ids = append(ids, held)
+		named = append(named, held)
+	}
+	own, err := e.withoutOthers(ctx, named)
+	if err != nil {
+		return lifecycle.Deletion{}, err
 	}
 	removed := false
-	for _, id := range ids {
+	for _, id := range append(own, id) {
 		err := e.conn.Client.AuthKeys().Delete(ctx, id)
 		if err != nil && !errors.Is(err, connectclient.ErrNotFound) {
 			return lifecycle.Deletion{}, err
