@@ -4,8 +4,10 @@ package fleetrollout
 
 import (
 	"context"
+	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -21,7 +23,7 @@ import (
 func newPass(t *testing.T) *pass {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, metav1.AddMetaToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, appsv1.AddToScheme, metav1.AddMetaToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -124,4 +126,34 @@ func TestTheDeletionPolicyReachesEveryDeployment(t *testing.T) {
 		p.look(t)
 		all(t, p, "")
 	})
+}
+
+// The rollout is deleted and applied anew: which devices matched when the one before began says nothing
+// of this one. What is still there of that one goes first.
+func TestTheSnapshotOfARolloutOfTheSameName(t *testing.T) {
+	before := newPass(t)
+	before.obj.Spec.Membership = v1alpha1.MembershipSnapshot
+	before.obj.Status.Revision, before.obj.Status.Artefact = 1, "v1"
+	in := &input{rollout: before.obj, devices: newFleet(t, 1).devices}
+	if waits, err := before.restrict(t.Context(), in); err != nil || waits != nil || len(in.devices) != 1 {
+		t.Fatalf("%d devices, %+v, %v", len(in.devices), waits, err)
+	}
+
+	after := &pass{controller: &controller{Options: before.Options, ledger: newLedger()}, obj: before.obj.DeepCopy()}
+	after.obj.UID = "another"
+	in = &input{rollout: after.obj, devices: newFleet(t, 3).devices}
+	waits, err := after.restrict(t.Context(), in)
+	if err != nil || waits == nil || !strings.Contains(waits.Message, `"kiosk-1-devices"`) || waits.RequeueAfter <= 0 {
+		t.Fatalf("it does not wait: %+v, %v", waits, err)
+	}
+	gone := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kiosk-1-devices"}}
+	if err := after.Client.Delete(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	for _, devices := range []int{3, 4} { // one joins later
+		in = &input{rollout: after.obj, devices: newFleet(t, devices).devices}
+		if waits, err := after.restrict(t.Context(), in); err != nil || waits != nil || len(in.devices) != 3 {
+			t.Errorf("%d devices of %d, %+v, %v", len(in.devices), devices, waits, err)
+		}
+	}
 }

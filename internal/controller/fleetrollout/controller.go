@@ -186,8 +186,10 @@ func (p *pass) Observe(ctx context.Context) (lifecycle.Observation, error) {
 	if err := p.findArtefact(ctx, &in); err != nil {
 		return lifecycle.Observation{}, err
 	}
-	if err := p.restrict(ctx, &in); err != nil {
+	if waits, err := p.restrict(ctx, &in); err != nil {
 		return lifecycle.Observation{}, err
+	} else if waits != nil {
+		return lifecycle.NotKnown(*waits), nil
 	}
 	made := makePlan(in)
 	if behind, err := p.carryOut(ctx, children, made); err != nil || behind {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
 )
 
 // snapshot is what a ControllerRevision keeps of the devices that matched when a revision began: a
@@ -26,19 +28,24 @@ type snapshot struct {
 	Devices []byte `json:"devices"`
 }
 
-// restrict leaves those devices out that came to match after the revision began, if the spec says so.
-func (p *pass) restrict(ctx context.Context, in *input) error {
+// predecessorPatience is how long what a rollout of the same name has left is given until it is looked
+// at again.
+const predecessorPatience = 5 * time.Second
+
+// restrict leaves those devices out that came to match after the revision began, if the spec says so. It
+// says what that waits for.
+func (p *pass) restrict(ctx context.Context, in *input) (*lifecycle.Outcome, error) {
 	if p.obj.Spec.Membership != v1alpha1.MembershipSnapshot {
-		return nil
+		return nil, nil
 	}
 	plans := planner{input: *in, was: &p.obj.Status, plan: plan{status: p.obj.Status}}
 	revision, artefact := plans.lastRevision()
 	if artefact != refOf(p.obj.Spec.ArtefactRef, p.obj.Spec.ArtefactID) {
-		return nil // the next revision has not begun
+		return nil, nil // the next revision has not begun
 	}
-	members, err := p.snapshot(ctx, revision, in.devices)
-	if err != nil {
-		return err
+	members, waits, err := p.snapshot(ctx, revision, in.devices)
+	if err != nil || waits != nil {
+		return waits, err
 	}
 	begun := map[string]bool{}
 	for _, c := range in.children {
@@ -49,15 +56,15 @@ func (p *pass) restrict(ctx context.Context, in *input) error {
 	in.devices = slices.DeleteFunc(slices.Clone(in.devices), func(d connectclient.Device) bool {
 		return !begun[d.ID] && !members[hashOf(d.ID)]
 	})
-	return nil
+	return nil, nil
 }
 
 // snapshot returns the hashes of the devices that matched when the revision began. It is taken, and
 // kept on the API server, by the first pass after that.
-func (p *pass) snapshot(ctx context.Context, revision int64, devices []connectclient.Device) (map[uint64]bool, error) {
+func (p *pass) snapshot(ctx context.Context, revision int64, devices []connectclient.Device) (map[uint64]bool, *lifecycle.Outcome, error) {
 	own := p.ledger.entries(client.ObjectKeyFromObject(p.obj))
 	if known, ok := own.members[revision]; ok {
-		return known, nil
+		return known, nil, nil
 	}
 	kept := &appsv1.ControllerRevision{}
 	name := fmt.Sprintf("%s-%d-devices", p.obj.Name, revision)
@@ -68,11 +75,16 @@ func (p *pass) snapshot(ctx context.Context, revision int64, devices []connectcl
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if owner := metav1.GetControllerOf(kept); owner != nil && owner.UID != p.obj.UID {
+		waits := lifecycle.Waiting(v1alpha1.ReasonProgressing, "Waiting for ControllerRevision %q of the FleetRollout before to be removed.", name).
+			WithRequeueAfter(predecessorPatience)
+		return nil, &waits, nil
 	}
 	var content snapshot
 	if err := json.Unmarshal(kept.Data.Raw, &content); err != nil {
-		return nil, fmt.Errorf("read ControllerRevision %s: %w", name, err)
+		return nil, nil, fmt.Errorf("read ControllerRevision %s: %w", name, err)
 	}
 	members := make(map[uint64]bool, len(content.Devices)/8)
 	for chunk := range slices.Chunk(content.Devices, 8) {
@@ -81,7 +93,7 @@ func (p *pass) snapshot(ctx context.Context, revision int64, devices []connectcl
 		}
 	}
 	own.members[revision] = members
-	return members, nil
+	return members, nil, nil
 }
 
 func (p *pass) newSnapshot(name string, revision int64, devices []connectclient.Device) (*appsv1.ControllerRevision, error) {
