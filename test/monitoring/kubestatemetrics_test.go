@@ -22,30 +22,30 @@ import (
 	"rpi-connect.dev/operator/test/cluster"
 )
 
-var _ = Describe("What is shipped for kube-state-metrics", Ordered, func() {
-	var url string
+// startKubeStateMetrics starts one with what is shipped for it, and rights to nothing else.
+func startKubeStateMetrics(ctx context.Context) (url string) {
+	GinkgoHelper()
+	const folder = "config/kube-state-metrics"
+	role := shipped(ctx, folder, "ClusterRole")
+	Expect(control.Client.Create(ctx, role)).To(Succeed())
+	config := rest.AnonymousClientConfig(control.Config)
+	config.BearerToken = account(ctx, "kube-state-metrics", role.GetName())
+	dir := GinkgoT().TempDir()
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	Expect(cluster.WriteKubeconfig(kubeconfig, config, "default")).To(Succeed())
+	data := shipped(ctx, folder, "ConfigMap").Object["data"].(map[string]any)
+	state := keep(dir, "custom-resource-state.yaml", data["custom-resource-state.yaml"].(string))
+	port := freePort()
+	kubeStateMetrics.serve("--kubeconfig="+kubeconfig, "--custom-resource-state-only", "--custom-resource-state-config-file="+state,
+		"--host=127.0.0.1", "--port="+port, "--telemetry-host=127.0.0.1", "--telemetry-port="+freePort())
+	return "http://127.0.0.1:" + port + "/metrics"
+}
 
-	BeforeAll(func(ctx context.Context) {
-		const folder = "config/kube-state-metrics"
-		role := shipped(ctx, folder, "ClusterRole")
-		Expect(control.Client.Create(ctx, role)).To(Succeed())
-		config := rest.AnonymousClientConfig(control.Config)
-		config.BearerToken = account(ctx, "kube-state-metrics", role.GetName())
-		dir := GinkgoT().TempDir()
-		kubeconfig := filepath.Join(dir, "kubeconfig")
-		Expect(cluster.WriteKubeconfig(kubeconfig, config, "default")).To(Succeed())
-		data := shipped(ctx, folder, "ConfigMap").Object["data"].(map[string]any)
-		state := keep(dir, "custom-resource-state.yaml", data["custom-resource-state.yaml"].(string))
-		port := freePort()
-		kubeStateMetrics.serve("--kubeconfig="+kubeconfig, "--custom-resource-state-only", "--custom-resource-state-config-file="+state,
-			"--host=127.0.0.1", "--port="+port, "--telemetry-host=127.0.0.1", "--telemetry-port="+freePort())
-		url = "http://127.0.0.1:" + port + "/metrics"
-	})
-
+var _ = Describe("What is shipped for kube-state-metrics", func() {
 	// says tells whether a metric has a sample with the value, and with the labels, given in pairs.
 	says := func(ctx context.Context, name, value string, labels ...string) func(Gomega) {
 		return func(g Gomega) {
-			text, err := get(ctx, url, "")
+			text, err := get(ctx, stateURL, "")
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(slices.Collect(strings.Lines(text))).To(ContainElement(Satisfy(func(line string) bool {
 				return isSample(line, name, value, labels...)
@@ -96,7 +96,7 @@ var _ = Describe("What is shipped for kube-state-metrics", Ordered, func() {
 	})
 
 	It("knows every phase and every state that there is", func(ctx context.Context) {
-		text, err := get(ctx, url, "")
+		text, err := get(ctx, stateURL, "")
 		Expect(err).NotTo(HaveOccurred())
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		file, err := os.ReadFile(filepath.Join(root, "config/crd/bases/rpi-connect.dev_fleetrollouts.yaml"))
@@ -114,7 +114,7 @@ var _ = Describe("What is shipped for kube-state-metrics", Ordered, func() {
 	})
 
 	It("is what Prometheus reads", func(ctx context.Context) {
-		text, err := get(ctx, url, "")
+		text, err := get(ctx, stateURL, "")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(promtool.run(strings.NewReader(text), "check", "metrics")).To(Succeed())
 	})

@@ -25,9 +25,16 @@ func startPrometheus(ctx context.Context) *prometheus {
 	dir := GinkgoT().TempDir()
 	address := "127.0.0.1:" + freePort()
 	config, err := yaml.Marshal(map[string]any{
-		"global":         map[string]any{"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
-		"rule_files":     []string{keep(dir, "rules.yaml", plainRules(GinkgoTB()))},
-		"scrape_configs": []any{scrapeConfig(ctx, keep(dir, "token", metricsToken))},
+		"global":     map[string]any{"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+		"rule_files": []string{keep(dir, "rules.yaml", plainRules(GinkgoTB()))},
+		"scrape_configs": []any{
+			scrapeConfig(ctx, keep(dir, "token", metricsToken)),
+			map[string]any{
+				"job_name":       "kube-state-metrics",
+				"honor_labels":   true, //nolint:misspell // Prometheus writes it so
+				"static_configs": []any{map[string]any{"targets": []string{hostOf(stateURL)}}},
+			},
+		},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	prometheusServer.serve("--config.file="+keep(dir, "prometheus.yaml", string(config)), "--storage.tsdb.path="+dir, "--web.listen-address="+address)
@@ -55,8 +62,6 @@ func scrapeConfig(ctx context.Context, tokenFile string) map[string]any {
 	Expect(err).NotTo(HaveOccurred())
 	Expect(ports).To(ContainElement(HaveKeyWithValue("name", endpoint["port"])))
 	Expect(endpoint).To(HaveKey("bearerTokenFile"))
-	served, err := url.Parse(metricsURL)
-	Expect(err).NotTo(HaveOccurred())
 	return map[string]any{
 		"job_name":      service.GetName(),
 		"scheme":        endpoint["scheme"],
@@ -65,13 +70,20 @@ func scrapeConfig(ctx context.Context, tokenFile string) map[string]any {
 		"tls_config":    map[string]any{"insecure_skip_verify": endpoint["tlsConfig"].(map[string]any)["insecureSkipVerify"]},
 		"authorization": map[string]any{"credentials_file": tokenFile},
 		"static_configs": []any{map[string]any{
-			"targets": []string{served.Host},
+			"targets": []string{hostOf(metricsURL)},
 			"labels": map[string]any{
 				"namespace": service.GetNamespace(), "service": service.GetName(), "endpoint": endpoint["port"],
 				"pod": "rpi-connect-controller-manager-0", "container": "manager",
 			},
 		}},
 	}
+}
+
+func hostOf(address string) string {
+	GinkgoHelper()
+	parsed, err := url.Parse(address)
+	Expect(err).NotTo(HaveOccurred())
+	return parsed.Host
 }
 
 // get asks the HTTP API, and takes the data out of the answer.

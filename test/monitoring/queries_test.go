@@ -47,6 +47,21 @@ var _ = Describe("What is shipped for Prometheus and Grafana", func() {
 		}
 	})
 
+	It("the queries of docs/monitoring.md find something", func(ctx context.Context) {
+		blocks := regexp.MustCompile("(?s)```promql\n(.*?)```").FindAllStringSubmatch(read(GinkgoTB(), "docs/monitoring.md"), -1)
+		Expect(blocks).To(HaveLen(2))
+		for _, block := range blocks {
+			Eventually(ctx, func(g Gomega) {
+				found, err := server.query(block[1])
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(found).NotTo(BeEmpty())
+				for _, one := range found {
+					g.Expect(one.Metric).NotTo(BeEmpty())
+				}
+			}).Should(Succeed(), block[1])
+		}
+	})
+
 	It("the alerts see what went wrong, and where", func(ctx context.Context) {
 		active := func() (found []map[string]string) {
 			var data struct {

@@ -32,6 +32,8 @@ var (
 	server  *prometheus
 	// Where the operator serves its metrics, and what opens them.
 	metricsURL, metricsToken string
+	// Where kube-state-metrics serves its own.
+	stateURL string
 )
 
 func TestMonitoring(t *testing.T) {
@@ -61,6 +63,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(manager.WaitReady(ctx)).To(Succeed())
 	metricsURL = strings.Replace(manager.MetricsURL, "http://", "https://", 1)
 	metricsToken = account(ctx, "prometheus", "rpi-connect-metrics-reader")
+	stateURL = startKubeStateMetrics(ctx)
 	server = startPrometheus(ctx)
 	plugIn(ctx)
 	apply(ctx)
