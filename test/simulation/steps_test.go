@@ -199,7 +199,7 @@ func (w *world) remove(s step) {
 		return
 	}
 	w.touch(of)
-	if policyOf(obj) == v1alpha1.DeletionPolicyOrphan {
+	if stripped := len(obj.GetFinalizers()) == 0; stripped || policyOf(obj) == v1alpha1.DeletionPolicyOrphan {
 		w.mayStay(of)
 	}
 	w.must(client.IgnoreNotFound(w.user.Delete(context.Background(), obj)))
