@@ -26,6 +26,7 @@ import (
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/test/cluster"
+	"rpi-connect.dev/operator/test/disturb"
 )
 
 // all is for the whole matrix, which takes four times as long.
@@ -77,7 +78,7 @@ func matrix(ctx context.Context, s scenario, revision connectsim.Revision) {
 	var table, failures []string
 	group := errgroup.Group{}
 	group.SetLimit(16)
-	for _, d := range []disturbance{diesBefore, diesAfter, diesTooSoon, lost, tooLate, meanwhile} {
+	for _, d := range []disturb.Disturbance{disturb.DiesBefore, disturb.DiesAfter, disturb.DiesTooSoon, disturb.Lost, disturb.TooLate, meanwhile} {
 		for step := 1; step <= undisturbed.steps; step++ {
 			group.Go(func() error {
 				p := newProcess(d, step)
@@ -169,7 +170,7 @@ func run(ctx context.Context, s scenario, revision connectsim.Revision, undistur
 		out.snapshots = append(out.snapshots, snapshot)
 	}
 	out.lost, err = w.lostKeys(ctx)
-	if err == nil && undisturbed != nil && out.lost > undisturbed.lost && strings.HasSuffix(first.what(), "POST /organisation/auth-keys") && first.disturbance != diesBefore {
+	if err == nil && undisturbed != nil && out.lost > undisturbed.lost && strings.HasSuffix(first.what(), "POST /organisation/auth-keys") && first.disturbance != disturb.DiesBefore {
 		err = w.lostKeysAreTold(ctx)
 	}
 	return out, err

@@ -6,31 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
+	"rpi-connect.dev/operator/test/disturb"
 )
-
-// disturbance is what happens at one of the requests of a process.
-type disturbance string
 
 const (
-	none        disturbance = ""
-	diesBefore  disturbance = "dies before"          // the request has not left
-	diesAfter   disturbance = "dies after"           // it has been carried out, and the answer was not seen
-	diesTooSoon disturbance = "dies long before"     // it is carried out when the next process is at work
-	lost        disturbance = "loses the answer of"  // the process lives on
-	tooLate     disturbance = "gives up before"      // the process lives on, and it is carried out later
-	meanwhile   disturbance = "sees the next act at" // the user does not wait
+	none      disturb.Disturbance = ""
+	meanwhile disturb.Disturbance = "sees the next act at" // the user does not wait
 )
-
-func (d disturbance) kills() bool { return d == diesBefore || d == diesAfter || d == diesTooSoon }
 
 // lateness is how long a late request is under way.
 const lateness = time.Second
@@ -40,19 +28,19 @@ var errDead = errors.New("the process is dead")
 // process is the operator from its start to its death, as far as others can tell: by its requests.
 // It dies at one of its steps, which are the requests to Connect and the writes to the API server.
 type process struct {
-	disturbance disturbance
+	disturbance disturb.Disturbance
 	at          int    // the number of the step
 	act         func() // what the user does meanwhile
 
 	mu        sync.Mutex
 	steps     int
 	dead      bool
-	lastly    string        // the step that was disturbed
-	disturbed chan struct{} // closed then
-	underWay  atomic.Int64  // requests that are late
+	lastly    string          // the step that was disturbed
+	disturbed chan struct{}   // closed then
+	underWay  <-chan struct{} // closed when the request that is late has been carried out
 }
 
-func newProcess(d disturbance, at int) *process {
+func newProcess(d disturb.Disturbance, at int) *process {
 	return &process{disturbance: d, at: at, disturbed: make(chan struct{})}
 }
 
@@ -99,12 +87,12 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case !disturbed:
-	case w.disturbance == diesBefore:
+	case w.disturbance == disturb.DiesBefore:
 		return nil, errDead
-	case w.disturbance == diesAfter, w.disturbance == lost:
-		w.sendUnseen(req)
+	case w.disturbance == disturb.DiesAfter, w.disturbance == disturb.Lost:
+		disturb.CarryOut(w.next, req)
 		return nil, errDead
-	case w.disturbance == diesTooSoon, w.disturbance == tooLate:
+	case w.disturbance.Late():
 		return nil, w.sendLate(req)
 	case w.disturbance == meanwhile:
 		w.act()
@@ -127,14 +115,13 @@ func (w *wire) take(step string) (disturbed, dead bool) {
 		return false, w.dead
 	}
 	// Only what changes something matters when it comes late.
-	late := w.disturbance == diesTooSoon || w.disturbance == tooLate
-	if late && (!strings.HasPrefix(step, "Connect: ") || strings.HasPrefix(step, "Connect: GET")) {
+	if w.disturbance.Late() && (!strings.HasPrefix(step, "Connect: ") || strings.HasPrefix(step, "Connect: GET")) {
 		return false, false
 	}
 	if w.steps++; w.steps != w.at {
 		return false, false
 	}
-	w.lastly, w.dead = step, w.disturbance.kills()
+	w.lastly, w.dead = step, w.disturbance.Kills()
 	close(w.disturbed)
 	return true, false
 }
@@ -145,31 +132,14 @@ func (w *wire) isDead() bool {
 	return w.dead
 }
 
-// sendUnseen has the request carried out, whatever becomes of who sent it.
-func (w *wire) sendUnseen(req *http.Request) {
-	res, err := w.next.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
-	if err == nil {
-		_, _ = io.Copy(io.Discard, res.Body)
-		_ = res.Body.Close()
-	}
-}
-
 func (w *wire) sendLate(req *http.Request) error {
-	body := ""
-	if req.Body != nil {
-		read, err := io.ReadAll(req.Body)
-		if err != nil {
-			return err
-		}
-		body = string(read)
+	done, err := disturb.CarryOutLater(w.next, req, lateness)
+	if err != nil {
+		return err
 	}
-	delayed := req.Clone(context.Background())
-	delayed.Body = io.NopCloser(strings.NewReader(body))
-	w.underWay.Add(1)
-	time.AfterFunc(lateness, func() {
-		defer w.underWay.Add(-1)
-		w.sendUnseen(delayed)
-	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.underWay = done
 	return errDead
 }
 
@@ -185,9 +155,18 @@ func (p *process) what() string {
 
 // arrived waits until what is late has been carried out.
 func (p *process) arrived(ctx context.Context) error {
-	return wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, patience, true, func(context.Context) (bool, error) {
-		return p.underWay.Load() == 0, nil
-	})
+	p.mu.Lock()
+	underWay := p.underWay
+	p.mu.Unlock()
+	if underWay == nil {
+		return nil
+	}
+	select {
+	case <-underWay:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // end makes the process say nothing any more, if it has not died by itself.

@@ -100,7 +100,7 @@ func (w *world) operate(ctx context.Context, operator *rest.Config, p *process) 
 	go func() {
 		select {
 		case <-p.disturbed:
-			if p.disturbance.kills() {
+			if p.disturbance.Kills() {
 				stop()
 			}
 		case <-running.Done():

@@ -19,22 +19,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rpi-connect.dev/operator/test/apiserver"
+	"rpi-connect.dev/operator/test/disturb"
 )
 
-// disturbance is what happens to one request.
-type disturbance string
-
 const (
-	diesBefore  disturbance = "dies before"      // the request has not left
-	diesAfter   disturbance = "dies after"       // it was carried out, and the answer was not seen
-	diesTooSoon disturbance = "dies long before" // it is carried out when the next process is at work
-	lost        disturbance = "answer lost"      // it was carried out, and the process lives on
-	tooLate     disturbance = "too late"         // it is carried out after the process has given it up
-	refused     disturbance = "refused"          // it was not carried out, and the answer says so
-	slow        disturbance = "slow"             // it takes its time
-	lies404     disturbance = "lies 404"         // a gateway answers in the place of the API
-	lies401     disturbance = "lies 401"
-	lies200     disturbance = "lies 200"
+	refused disturb.Disturbance = "refused"  // it was not carried out, and the answer says so
+	slow    disturb.Disturbance = "slow"     // it takes its time
+	lies404 disturb.Disturbance = "lies 404" // a gateway answers in the place of the API
+	lies401 disturb.Disturbance = "lies 401"
+	lies200 disturb.Disturbance = "lies 200"
 )
 
 // lateness is how long a late request is under way: less than the settle time.
@@ -64,18 +57,18 @@ type network struct {
 	mu    sync.Mutex
 	dead  bool
 	died  chan struct{} // closed then
-	armed map[class]disturbance
+	armed map[class]disturb.Disturbance
 	down  bool // Connect cannot be reached
 	// throttled is since when the process knows, by token, that the budget of the hour is spent.
 	throttled map[string]time.Time
 }
 
 func newNetwork(watching context.Context) *network {
-	return &network{watching: watching, died: make(chan struct{}), armed: map[class]disturbance{}, throttled: map[string]time.Time{}}
+	return &network{watching: watching, died: make(chan struct{}), armed: map[class]disturb.Disturbance{}, throttled: map[string]time.Time{}}
 }
 
 // arm disturbs the next request of the class.
-func (n *network) arm(c class, d disturbance) {
+func (n *network) arm(c class, d disturb.Disturbance) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.armed[c] = d
@@ -110,7 +103,7 @@ func (n *network) isDead() bool {
 }
 
 // take returns what happens to a request of the class.
-func (n *network) take(c class) (disturbance, error) {
+func (n *network) take(c class) (disturb.Disturbance, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.dead && c != reading {
@@ -134,7 +127,7 @@ type wire struct {
 	// send is told of a request before anything happens to it, and may mark it.
 	send   func(*http.Request) (*http.Request, error)
 	unsent func(*http.Request) // is told of a request that is never carried out
-	refuse func(*http.Request, disturbance) (*http.Response, error)
+	refuse func(*http.Request, disturb.Disturbance) (*http.Response, error)
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -156,13 +149,13 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		traced(req, class, d, nil, nil)
 	}
 	switch d {
-	case diesBefore, refused, lies404, lies401, lies200:
+	case disturb.DiesBefore, refused, lies404, lies401, lies200:
 		if w.unsent == nil {
 			break
 		}
 		w.unsent(req)
 	}
-	if d == diesBefore {
+	if d == disturb.DiesBefore {
 		w.die()
 		return nil, errDead
 	}
@@ -170,18 +163,18 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	switch d {
-	case diesAfter:
-		w.carryOut(req)
+	case disturb.DiesAfter:
+		disturb.CarryOut(w.next, req)
 		w.die()
 		return nil, errDead
-	case lost:
-		w.carryOut(req)
+	case disturb.Lost:
+		disturb.CarryOut(w.next, req)
 		return nil, errNetwork
-	case diesTooSoon:
+	case disturb.DiesTooSoon:
 		w.carryOutLater(req)
 		w.die()
 		return nil, errDead
-	case tooLate:
+	case disturb.TooLate:
 		w.carryOutLater(req)
 		return nil, errNetwork
 	case refused, lies404, lies401, lies200:
@@ -203,7 +196,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // traced prints a request that may change something, and what became of it.
-func traced(req *http.Request, c class, d disturbance, res *http.Response, err error) {
+func traced(req *http.Request, c class, d disturb.Disturbance, res *http.Response, err error) {
 	if !*trace || c == reading {
 		return
 	}
@@ -238,25 +231,10 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// carryOut has the request carried out, whatever becomes of who sent it.
-func (w *wire) carryOut(req *http.Request) {
-	res, err := w.next.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
-	if err == nil {
-		_, _ = io.Copy(io.Discard, res.Body)
-		_ = res.Body.Close()
-	}
-}
-
 func (w *wire) carryOutLater(req *http.Request) {
-	later := req.Clone(context.WithoutCancel(req.Context()))
-	if req.Body != nil {
-		body, err := io.ReadAll(req.Body)
-		if err != nil {
-			panic(err) // the body is in memory
-		}
-		later.Body = io.NopCloser(bytes.NewReader(body))
+	if _, err := disturb.CarryOutLater(w.next, req, lateness); err != nil {
+		panic(err) // the body is in memory
 	}
-	time.AfterFunc(lateness, func() { w.carryOut(later) })
 }
 
 // kubernetes is the way to the API server.
@@ -270,7 +248,7 @@ func (n *network) kubernetes(w *world, latency time.Duration) http.RoundTripper 
 			}
 			return kubernetesWrite
 		},
-		refuse: func(req *http.Request, _ disturbance) (*http.Response, error) {
+		refuse: func(req *http.Request, _ disturb.Disturbance) (*http.Response, error) {
 			refusals++
 			return apiserver.Fail(req, []error{
 				apierrors.NewTooManyRequests("the server has received too many requests", 1),
@@ -327,8 +305,8 @@ func (n *network) connect(l *ledger, latency time.Duration) http.RoundTripper {
 			return connectWrite
 		},
 		// A gateway, and not the API.
-		refuse: func(req *http.Request, d disturbance) (*http.Response, error) {
-			code := map[disturbance]int{refused: 502, lies404: 404, lies401: 401, lies200: 200}[d]
+		refuse: func(req *http.Request, d disturb.Disturbance) (*http.Response, error) {
+			code := map[disturb.Disturbance]int{refused: 502, lies404: 404, lies401: 401, lies200: 200}[d]
 			return &http.Response{
 				StatusCode: code, Header: http.Header{"Content-Type": {"text/html"}},
 				Body: io.NopCloser(strings.NewReader("<html>" + http.StatusText(code) + "</html>")), Request: req,

@@ -20,6 +20,7 @@ import (
 	"rpi-connect.dev/operator/internal/connectclient"
 	"rpi-connect.dev/operator/internal/connectsim"
 	"rpi-connect.dev/operator/internal/controller/lifecycle"
+	"rpi-connect.dev/operator/test/disturb"
 )
 
 // step is one thing that happens. It says nothing about what is there when it happens, so that any part
@@ -406,13 +407,13 @@ func (w *world) restart(s step) {
 	w.start()
 }
 
-var disturbances = []disturbance{diesBefore, diesAfter, diesTooSoon, lost, lost, tooLate, tooLate, refused, slow, lies404, lies401, lies200}
+var disturbances = []disturb.Disturbance{disturb.DiesBefore, disturb.DiesAfter, disturb.DiesTooSoon, disturb.Lost, disturb.Lost, disturb.TooLate, disturb.TooLate, refused, slow, lies404, lies401, lies200}
 
 func (w *world) disturb(s step) {
 	c := []class{connectWrite, connectWrite, connectWrite, connectRead, kubernetesWrite, kubernetesWrite}[s.n%6]
 	d := disturbances[s.more%len(disturbances)]
-	if c != connectWrite && (d == tooLate || d == diesTooSoon) {
-		d = lost // only what changes something in Connect matters when it comes late
+	if c != connectWrite && d.Late() {
+		d = disturb.Lost // only what changes something in Connect matters when it comes late
 	}
 	w.running.arm(c, d)
 }
