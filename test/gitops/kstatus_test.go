@@ -60,7 +60,6 @@ func (s *site) statuses(ctx context.Context, objects []*unstructured.Unstructure
 var (
 	inProgress  = HaveEach(HavePrefix("InProgress: "))
 	current     = HaveEach(HavePrefix("Current: "))
-	failed      = HaveEach(HavePrefix("Failed: "))
 	terminating = HaveEach(HavePrefix("Terminating: "))
 )
 
