@@ -82,7 +82,7 @@ func page[T any](c *call, plural string, all []*T, show func(*T) object) reply {
 			number = max(1, pages)
 		}
 	}
-	from := min((number-1)*size, len(all))
+	from := min(min(number-1, pages)*size, len(all))
 	meta := object{"page": number, "per_page": size, "total_count": len(all) + bent.TotalOff, "total_pages": pages}
 	list := append([]any{}, bent.Rows...)
 	for _, one := range all[from:min(from+size, len(all))] {
@@ -112,9 +112,9 @@ func page[T any](c *call, plural string, all []*T, show func(*T) object) reply {
 }
 
 func atoi(text string, fallback int) int {
-	n, err := strconv.Atoi(text)
-	if err != nil || n > 1<<31 {
+	n, err := strconv.ParseInt(text, 10, 32) // what an int has on a Pi with 32 bits
+	if err != nil {
 		return fallback
 	}
-	return n
+	return int(n)
 }
