@@ -179,6 +179,7 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@cd test/gitops/argocd && go mod verify
 	@cd tools/helm && go mod verify
 	@cd tools/kube-state-metrics && go mod verify
+	@cd tools/ko && go mod verify
 	@cd tools/prometheus && go mod verify
 
 .PHONY: check-workflows
@@ -228,23 +229,39 @@ run: ## Run the operator against the cluster of your kubeconfig.
 simulator: ## Serve the Connect API from memory, on 127.0.0.1:8080. ARGS="--pis 3" are its flags.
 	@go run ./cmd/connectsim $(ARGS)
 
-.PHONY: docker-build
-docker-build: ## Build the images IMG and SIMULATOR_IMG, where there is Docker.
-	docker build --build-arg VERSION=$(VERSION) --target manager -t $(IMG) .
-	docker build --target simulator -t $(SIMULATOR_IMG) .
-
 PLATFORMS ?= linux/amd64,linux/arm64,linux/arm/v7
 
-.PHONY: docker-push
-docker-push: ## Build the images for PLATFORMS and push them; needs docker buildx.
-	docker buildx build --platform $(PLATFORMS) --build-arg VERSION=$(VERSION) --target manager -t $(IMG) --push .
-	docker buildx build --platform $(PLATFORMS) --target simulator -t $(SIMULATOR_IMG) --push .
+.PHONY: images
+images: image simulator-image ## Build the images IMG and SIMULATOR_IMG and push them.
+
+.PHONY: image
+image: ## Build the image IMG for PLATFORMS, push it with its SBOM, and print its digest. It takes no container engine.
+	$(call ko-build,.,$(IMG))
+
+.PHONY: simulator-image
+simulator-image: ## Do so with the simulator's, SIMULATOR_IMG.
+	$(call ko-build,./cmd/connectsim,$(SIMULATOR_IMG))
+
+# Builds a program with ko, which takes the name of an image apart: into what is before its tag, and that.
+define ko-build
+@image='$(2)'; [[ "$${image##*/}" = *:* ]] || { echo "$$image has no tag: give one, such as $$image:v0.1.0" >&2; exit 1; }; \
+VERSION='$(VERSION)' KO_DOCKER_REPO="$${image%:*}" go tool -modfile=tools/ko/go.mod ko build $(1) --bare --platform='$(PLATFORMS)' --tags="$${image##*:}" --sbom=spdx
+endef
+
+.PHONY: test-image
+test-image: ## Build the images onto a registry of the test, on a base of its own, and look at them.
+	@cd tools/ko && go test -count=1 -timeout 60m ./... # what it builds is outside of its module
 
 .PHONY: build-installer
 build-installer: ## Write everything a cluster needs to dist/install.yaml.
 	@mkdir -p dist
 	$(call kustomize-with-image,config/default) > dist/install.yaml
 	@echo "dist/install.yaml"
+
+.PHONY: package-chart
+package-chart: ## Package the Helm chart as VERSION's, with the image IMG, into dist.
+	@mkdir -p dist
+	@HELM='$(HELM) helm' hack/package-chart.sh '$(VERSION)' '$(IMG)'
 
 ##@ Deployment
 

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -178,51 +177,6 @@ func TestEditorsWriteEveryKindAndNoStatus(t *testing.T) {
 	slices.Sort(granted)
 	if !slices.Equal(granted, kinds) {
 		t.Errorf("editors may write %q; the kinds are %q: name these in config/rbac/connect_editor_role.yaml", granted, kinds)
-	}
-}
-
-// There is no container engine where the tests run: what the Dockerfile copies is copied elsewhere, and
-// what it builds is built there.
-func TestTheImagesGetEverythingTheyAreBuiltFrom(t *testing.T) {
-	dockerfile := read(t, "Dockerfile")
-	dir := t.TempDir()
-	for _, line := range regexp.MustCompile(`(?m)^COPY ([^-].*)$`).FindAllStringSubmatch(dockerfile, -1) {
-		words := strings.Fields(line[1])
-		to := filepath.Join(dir, words[len(words)-1])
-		for _, pattern := range words[:len(words)-1] {
-			found, err := filepath.Glob(pattern)
-			if err != nil || len(found) == 0 {
-				t.Fatalf("COPY %s: there is no %s (%v)", line[1], pattern, err)
-			}
-			for _, from := range found {
-				copyTo(t, from, to)
-			}
-		}
-	}
-	build := exec.CommandContext(t.Context(), "go", "build") // of two programs, which it does not link
-	for _, pkg := range regexp.MustCompile(`go build .* (\S+)\n`).FindAllStringSubmatch(dockerfile, -1) {
-		build.Args = append(build.Args, pkg[1])
-	}
-	if len(build.Args) != 4 {
-		t.Fatalf("the Dockerfile builds %v", build.Args[2:])
-	}
-	build.Dir = dir
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Errorf("%v: %v\n%s", build.Args, err, out)
-	}
-}
-
-// copyTo copies a file into a folder, or a folder to a path, as COPY does.
-func copyTo(t *testing.T, from, to string) {
-	t.Helper()
-	info, err := os.Stat(from)
-	if err == nil && info.IsDir() {
-		err = os.CopyFS(to, os.DirFS(from))
-	} else if err == nil {
-		err = os.WriteFile(filepath.Join(to, filepath.Base(from)), []byte(read(t, from)), 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -105,6 +105,19 @@ func (m *Manager) WaitReady(ctx context.Context) error {
 	}
 }
 
+// Probe asks one of the operator's probes, /healthz or /readyz, as the kubelet does: 200 is well.
+func (m *Manager) Probe(ctx context.Context, path string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.ProbesURL+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return res.StatusCode, res.Body.Close()
+}
+
 // Kill ends the operator at once, whatever it is doing (SIGKILL).
 func (m *Manager) Kill() {
 	_ = m.command.Process.Kill()

@@ -208,6 +208,32 @@ func TestChartServesNothingWhereItShallNot(t *testing.T) {
 	g.Expect(has["NetworkPolicy rpi-connect-system/rpi-connect-controller-manager"].Object["spec"]).NotTo(HaveKey("ingress"))
 }
 
+func TestReleasedChartInstallsItsImage(t *testing.T) {
+	const digest = "@sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+	dir := checkout(t)
+	for given, wanted := range map[string]string{
+		"registry.example.com:5000/operator:v0.1.0":          "registry.example.com:5000/operator:v0.1.0",
+		"registry.example.com:5000/operator:v0.1.0" + digest: "registry.example.com:5000/operator" + digest,
+		"registry.example.com/operator" + digest:             "registry.example.com/operator" + digest,
+	} {
+		t.Run(given, func(t *testing.T) {
+			g := NewWithT(t)
+			packing := exec.CommandContext(t.Context(), "make", "package-chart", "VERSION=v0.1.0", "IMG="+given)
+			packing.Dir = dir
+			out, err := packing.CombinedOutput()
+			g.Expect(err).NotTo(HaveOccurred(), string(out))
+			released, err := helm(t.Context(), "", "template", "rpi-connect", filepath.Join(dir, "dist/rpi-connect-operator-0.1.0.tgz"), "--namespace", cluster.OperatorNamespace)
+			g.Expect(err).NotTo(HaveOccurred())
+			objects, err := cluster.Objects(bytes.NewReader(released))
+			g.Expect(err).NotTo(HaveOccurred())
+			var deployment appsv1.Deployment
+			read(t, byName(objects), "Deployment rpi-connect-system/rpi-connect-controller-manager", &deployment)
+			g.Expect(deployment.Spec.Template.Spec.Containers[0].Image).To(Equal(wanted))
+			g.Expect(deployment.Labels).To(And(HaveKeyWithValue("app.kubernetes.io/version", "v0.1.0"), HaveKeyWithValue("helm.sh/chart", "rpi-connect-operator-0.1.0")))
+		})
+	}
+}
+
 func TestAPIServerTakesTheChart(t *testing.T) {
 	g := NewWithT(t)
 	control := emptyCluster(t)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,13 +30,14 @@ import (
 )
 
 const (
-	page  = "docs/install.md"
-	fleet = "fleet" // the namespace of the fleet
-	image = "registry.example.com/rpi-connect-operator:v0.1.0"
+	readme = "README.md"
+	page   = "docs/install.md"
+	fleet  = "fleet" // the namespace of the fleet
+	image  = "registry.example.com/rpi-connect-operator:v0.1.0"
 )
 
-// What docs/install.md tells an administrator to type is typed here, and what comes of it has to be
-// enough for the operator: its flags, its rights, its pod.
+// What README.md and docs/install.md tell an administrator to type is typed here, and what comes of it has
+// to be enough for the operator: its flags, its rights, its pod.
 func TestWaysToInstall(t *testing.T) {
 	if !cluster.HasControllerManager() {
 		t.Skip("nothing removes namespaces without kube-controller-manager")
@@ -47,36 +49,41 @@ func TestWaysToInstall(t *testing.T) {
 
 	g.Expect(control.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fleet}})).To(Succeed())
 
-	for _, way := range []struct{ install, uninstall string }{
-		{"## With kustomize", "### After kustomize"},
-		{"## With one file", "### After one file"},
-		{"## With Helm", "### After Helm"},
-		{"## For one namespace", "### After kustomize"},
+	for _, way := range []struct{ install, begin, upgrade, uninstall section }{
+		{section{readme, "## Install on a cluster"}, section{readme, "### First steps"}, section{readme, "## Install on a cluster"}, section{page, "### After make deploy"}},
+		{section{page, "## With kustomize"}, firstSteps, section{page, "## With kustomize"}, section{page, "### After kustomize"}},
+		{section{page, "## With one file"}, firstSteps, section{page, "## With one file"}, section{page, "### After one file"}},
+		{section{page, "## With Helm"}, firstSteps, section{page, "### Helm's way"}, section{page, "### After Helm"}},
+		{section{page, "## For one namespace"}, firstSteps, section{page, "## For one namespace"}, section{page, "### After kustomize"}},
 	} {
-		passed := t.Run(way.install, func(t *testing.T) {
+		passed := t.Run(way.install.heading, func(t *testing.T) {
 			i := installation{NewWithT(t), control, connect(t), shell(t, control)}
 			i.run(t, way.install)
 			pod := i.pod(t.Context())
+			takeRights, giveRights := i.rights(t.Context())
+			takeRights()
 			manager, err := control.StartManagerAs(t.Context(), pod.Spec.ServiceAccountName, binary,
 				append(pod.Spec.Containers[0].Args, "--metrics-secure=true", "--connect-api-url="+i.connect.URL)...)
 			i.Expect(err).NotTo(HaveOccurred())
 			t.Cleanup(manager.Stop)
-			began := time.Now()
+			i.Eventually(probe(t.Context(), manager, "/healthz")).WithTimeout(time.Minute).Should(Equal(http.StatusOK), manager.Log)
+			i.Expect(probe(t.Context(), manager, "/readyz")()).To(Equal(http.StatusInternalServerError), "it knows of nothing yet")
+			giveRights()
 			i.Expect(manager.WaitReady(t.Context())).To(Succeed(), manager.Log)
+			began := time.Now()
 
-			i.run(t, "## First steps")
+			i.run(t, way.begin)
 			i.works(t.Context())
 			i.servesMetrics(t.Context(), manager)
 			i.wasRefusedNothing(began)
+			i.run(t, way.upgrade)
+			i.Expect(i.pod(t.Context())).To(Equal(pod), "the next version is this one")
 
-			i.run(t, "## Uninstall")
+			i.run(t, section{page, "## Uninstall"})
 			i.leftBehind(t.Context())
+			i.saysWhenConnectIsAway(t.Context(), manager)
 			manager.Stop()
-			i.Expect(control.Client.Create(t.Context(), &v1alpha1.Artefact{
-				ObjectMeta: metav1.ObjectMeta{Namespace: fleet, Name: "stuck", Finalizers: []string{v1alpha1.Finalizer}},
-				Spec:       v1alpha1.ArtefactSpec{URI: "https://updates.example.com/stuck.tar.zst", Checksum: strings.Repeat("5f", 32)},
-			})).To(Succeed())
-			i.run(t, "### When the operator went first")
+			i.run(t, section{page, "### When the operator went first"})
 			i.run(t, way.uninstall)
 			i.isGone(t.Context())
 		})
@@ -85,6 +92,11 @@ func TestWaysToInstall(t *testing.T) {
 		}
 	}
 }
+
+// section is one of a page.
+type section struct{ page, heading string }
+
+var firstSteps = section{page, "## First steps"}
 
 // installation is what an administrator has made of an empty cluster.
 type installation struct {
@@ -95,11 +107,12 @@ type installation struct {
 	shell   cluster.Shell
 }
 
-// run types what a section of the page says.
-func (i installation) run(t *testing.T, heading string) {
+// run types what a section says.
+func (i installation) run(t *testing.T, says section) {
 	t.Helper()
-	script, err := cluster.Blocks(page, heading)
+	script, err := cluster.Blocks(says.page, says.heading)
 	i.Expect(err).NotTo(HaveOccurred())
+	script = strings.ReplaceAll(script, "make image deploy", "make deploy") // make test-image builds images
 	shell := i.shell
 	shell.Input = i.connect.Token + "\n"
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // kubectl delete waits for ever
@@ -124,6 +137,33 @@ func (i installation) pod(ctx context.Context) *corev1.Pod {
 	privileged.Spec.Containers[0].SecurityContext = nil
 	i.Expect(i.control.Client.Create(ctx, privileged, client.DryRunAll)).To(MatchError(ContainSubstring(`violates PodSecurity "restricted`)))
 	return pod()
+}
+
+// rights returns what takes the operator's from it, and what gives them back.
+func (i installation) rights(ctx context.Context) (take, give func()) {
+	var bindings []client.Object
+	var inCluster rbacv1.ClusterRoleBindingList
+	i.Expect(i.control.Client.List(ctx, &inCluster)).To(Succeed())
+	for _, binding := range inCluster.Items {
+		bindings = append(bindings, &binding)
+	}
+	var inNamespaces rbacv1.RoleBindingList
+	i.Expect(i.control.Client.List(ctx, &inNamespaces)).To(Succeed())
+	for _, binding := range inNamespaces.Items {
+		bindings = append(bindings, &binding)
+	}
+	bindings = slices.DeleteFunc(bindings, func(binding client.Object) bool { return binding.GetName() != "rpi-connect-manager-rolebinding" })
+	i.Expect(bindings).To(HaveLen(1))
+	return func() { i.Expect(i.control.Client.Delete(ctx, bindings[0])).To(Succeed()) },
+		func() {
+			bindings[0].SetResourceVersion("")
+			i.Expect(i.control.Client.Create(ctx, bindings[0])).To(Succeed())
+		}
+}
+
+// probe asks as the kubelet does.
+func probe(ctx context.Context, manager *cluster.Manager, path string) func() (int, error) {
+	return func() (int, error) { return manager.Probe(ctx, path) }
 }
 
 // works has the operator do what it is there for: publish, write a Secret, tell events.
@@ -194,6 +234,23 @@ func (i installation) leftBehind(ctx context.Context) {
 	}).WithTimeout(time.Minute).Should(ConsistOf(HaveField("Name", "connect-access-token")), "the Secret of an AuthKey goes with it")
 }
 
+// saysWhenConnectIsAway leaves an Artefact that waits for Connect. The operator is as ready as before: to
+// replace it would not help.
+func (i installation) saysWhenConnectIsAway(ctx context.Context, manager *cluster.Manager) {
+	i.connect.Sim.Close()
+	waiting := &v1alpha1.Artefact{
+		ObjectMeta: metav1.ObjectMeta{Namespace: fleet, Name: "waiting"},
+		Spec:       v1alpha1.ArtefactSpec{URI: "https://updates.example.com/waiting.tar.zst", Checksum: strings.Repeat("5f", 32)},
+	}
+	i.Expect(i.control.Client.Create(ctx, waiting)).To(Succeed())
+	i.Eventually(ctx, func() (string, error) {
+		err := i.control.Client.Get(ctx, client.ObjectKeyFromObject(waiting), waiting)
+		return invariants.Ready(waiting), err
+	}).WithTimeout(time.Minute).Should(HavePrefix("Unknown ConnectUnavailable"))
+	i.Expect(waiting.Finalizers).NotTo(BeEmpty())
+	i.Expect(probe(ctx, manager, "/readyz")()).To(Equal(http.StatusOK))
+}
+
 // isGone tells that nothing of the operator is left in the cluster, and makes it ready for the next way.
 func (i installation) isGone(ctx context.Context) {
 	for _, list := range []client.ObjectList{
@@ -219,15 +276,21 @@ func connect(t *testing.T) cluster.Connect {
 	return served
 }
 
-// shell is in a copy of the repository, as far as it is for installing, and has Helm.
+// shell is in a copy of the repository, and has Helm.
 func shell(t *testing.T, control *cluster.Cluster) cluster.Shell {
 	t.Helper()
-	g, dir := NewWithT(t), t.TempDir()
+	helm, err := helmBinary()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return cluster.Shell{Cluster: control, Dir: checkout(t), Namespace: fleet, Path: []string{filepath.Dir(helm)}}
+}
+
+// checkout is a copy of the repository, as far as it is for installing.
+func checkout(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
 	for _, path := range []string{"Makefile", "go.mod", "go.sum", "charts", "config", "hack", "tools"} {
 		out, err := exec.CommandContext(t.Context(), "cp", "-r", filepath.Join(cluster.Root(), path), dir).CombinedOutput()
-		g.Expect(err).NotTo(HaveOccurred(), string(out))
+		NewWithT(t).Expect(err).NotTo(HaveOccurred(), string(out))
 	}
-	helm, err := helmBinary()
-	g.Expect(err).NotTo(HaveOccurred())
-	return cluster.Shell{Cluster: control, Dir: dir, Namespace: fleet, Path: []string{filepath.Dir(helm)}}
+	return dir
 }
