@@ -54,6 +54,7 @@ type options struct {
 	settleTime     time.Duration
 	concurrency    int
 	leaderElect    bool
+	leaseDuration  time.Duration
 	leaseNamespace string
 	metricsAddress string
 	metricsSecure  bool
@@ -73,6 +74,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.DurationVar(&o.settleTime, "post-settle-time", controller.DefaultPostSettleTime, "How long to wait before an auth key or a deployment is asked for again, after the answer to the first request was lost: until then, what that request made may still appear.")
 	fs.IntVar(&o.concurrency, "max-concurrent-reconciles", 16, "Resources of one kind that are worked on at the same time.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Make sure that only one of several replicas is active.")
+	fs.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", 15*time.Second, "How long a replica that does not answer any more is still held to be the active one. One that cannot reach the API server for two thirds of that ends, and is started anew: raise it where the API server stalls for seconds, as it does on a slow SD card.")
 	fs.StringVar(&o.leaseNamespace, "leader-elect-namespace", "", "Namespace of the lease that tells replicas apart. Empty: the pod's, and outside a cluster "+defaultNamespace+".")
 	fs.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address that serves metrics; 0 serves none.")
 	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to those only whom the cluster authenticates and allows to read them.")
@@ -159,6 +161,9 @@ func fromEnvironment(fs *flag.FlagSet, lookup func(string) (string, bool)) error
 	return errors.Join(errs...)
 }
 
+// minLeaseDuration is the shortest for which the active replica still has a few tries.
+const minLeaseDuration = 5 * time.Second
+
 // check refuses what cannot be meant.
 func (o *options) check() error {
 	switch {
@@ -172,6 +177,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--deployment-poll-min=%s and --deployment-poll-max=%s: give times above 0, the second not below the first", o.pollMin, o.pollMax)
 	case o.settleTime <= 0:
 		return fmt.Errorf("--post-settle-time=%s: give a time above 0, such as 90s; a request may be carried out long after its connection broke", o.settleTime)
+	case o.leaseDuration < minLeaseDuration:
+		return fmt.Errorf("--leader-elect-lease-duration=%s: give at least %s; each replica asks the API server several times in it", o.leaseDuration, minLeaseDuration)
 	case o.concurrency < 1:
 		return fmt.Errorf("--max-concurrent-reconciles=%d: give at least 1", o.concurrency)
 	}
@@ -289,6 +296,8 @@ func newManager(o options) (ctrl.Manager, error) {
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "rpi-connect-operator",
 		LeaderElectionNamespace:       leaseNamespace(o),
+		LeaseDuration:                 new(o.leaseDuration),
+		RenewDeadline:                 new(o.leaseDuration * 2 / 3),
 		LeaderElectionReleaseOnCancel: true, // main ends as soon as the manager has stopped
 	})
 	if err != nil {

@@ -81,6 +81,8 @@ func TestNonsenseIsRefusedWithAHint(t *testing.T) {
 		"--resync-interval=often":   "invalid value",
 
 		"--max-concurrent-reconciles=0": "at least 1",
+
+		"--leader-elect-lease-duration=1s": "at least 5s",
 	} {
 		if _, err := parse(nil, args); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v, want something with %q", args, err, words)

@@ -66,7 +66,8 @@ func (l *load) run(ctx context.Context, c *cluster.Cluster, binary string) error
 	if err != nil {
 		return err
 	}
-	l.flags = []string{"--connect-api-url=" + url, "--leader-elect", "--resync-interval=1m"}
+	// Everything shares this machine, so the API server may be slow to answer.
+	l.flags = []string{"--connect-api-url=" + url, "--leader-elect", "--leader-elect-lease-duration=3m", "--resync-interval=1m"}
 	first, err := l.start(ctx, binary)
 	if err != nil {
 		return err

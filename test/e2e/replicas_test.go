@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
@@ -24,13 +25,16 @@ import (
 var _ = Describe("Two replicas", func() {
 	It("make nothing twice when one takes over from the other", func(ctx context.Context) {
 		f := newFleet(ctx, connectsim.Options{Latency: 20 * time.Millisecond})
-		f.start(ctx, "--leader-elect", "--max-concurrent-reconciles=2")
-		f.startAnother(ctx, "--leader-elect")
+		f.start(ctx, "--leader-elect", "--leader-elect-lease-duration=20s", "--max-concurrent-reconciles=2")
+		f.startAnother(ctx, "--leader-elect", "--leader-elect-lease-duration=20s")
 
 		for i := range 60 {
 			Expect(f.Create(ctx, f.artefact(fmt.Sprintf("kiosk-%02d", i)))).To(Succeed())
 		}
 		Eventually(f.Org.Artefacts).WithPolling(time.Millisecond).Should(HaveLen(20))
+		held := lease()
+		Expect(f.Get(ctx, client.ObjectKeyFromObject(held), held)).To(Succeed())
+		Expect(held.Spec.LeaseDurationSeconds).To(HaveValue(BeEquivalentTo(20)))
 		f.kill() // whichever it is, one is left
 		Eventually(f.readyCount(ctx, &v1alpha1.ArtefactList{})).WithTimeout(time.Minute).Should(Equal(60))
 		Expect(f.Org.Artefacts()).To(HaveLen(60))
@@ -69,7 +73,7 @@ var _ = Describe("A leader that is cut off while its requests are on their way",
 			api.Disturb(func(*http.Request) cluster.APIFault { return cluster.APIFault{Down: true} })
 			api.CutWatches()
 			nextPosts.shut()
-			Expect(f.Delete(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: cluster.OperatorNamespace, Name: "rpi-connect-operator"}})).To(Succeed())
+			Expect(f.Delete(ctx, lease())).To(Succeed())
 			By("holding the requests of the next leader, too")
 			Eventually(nextPosts.held).Should(Equal(again))
 			Expect(leads(next)()).To(BeTrue())
@@ -115,6 +119,11 @@ func (f *fleet) oneOfEachMade(ctx context.Context) []lifecycle.Object {
 		Expect(f.Create(ctx, obj)).To(Succeed())
 	}
 	return all
+}
+
+// lease is what tells replicas apart.
+func lease() *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: cluster.OperatorNamespace, Name: "rpi-connect-operator"}}
 }
 
 // startAnother starts one more operator beside the fleet's, and keeps its log.

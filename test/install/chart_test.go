@@ -57,6 +57,7 @@ flags:
   api-qps: 0.5
   max-concurrent-reconciles: 100000000
   leader-elect: false
+  leader-elect-lease-duration: 20s
   leader-elect-namespace: default
   metrics-bind-address: :9443
   metrics-secure: false
