@@ -346,6 +346,10 @@ func TestWhatTurnsUp(t *testing.T) {
 			[]func(*v1alpha1.Artefact){asked(time.Minute), unanswered(2*time.Minute, 3*time.Minute)},
 			Observation{Relation: Recovered, ID: "a1", Outcome: available},
 			Created, `Normal Created: Created the artefact with the id a1.`, false, 2 * time.Minute, []time.Duration{time.Minute, 2 * time.Minute, 3 * time.Minute}},
+		"stems from an earlier one, beside which there is none": {
+			[]func(*v1alpha1.Artefact){finalizer, unanswered(2 * time.Minute)},
+			Observation{Relation: Recovered, ID: "a1", Outcome: available},
+			Created, `Normal Created: Created the artefact with the id a1.`, false, 2 * time.Minute, []time.Duration{2 * time.Minute}},
 		"stems from an earlier one, and has a key": {
 			[]func(*v1alpha1.Artefact){asked(time.Minute)}, Observation{Relation: Recovered, ID: "a1", Outcome: available},
 			Created, `Normal Created: Created the artefact with the id a1.`, true, 2 * time.Minute, nil},
@@ -661,6 +665,14 @@ func TestWhatWasMadeIsRecorded(t *testing.T) {
 			s.reconcile()
 			if n := len(s.calls); n != 3+8+1 {
 				s.Errorf("%d calls: %q", n, s.calls)
+			}
+			p := passOver(s.Reconciler, kiosk())
+			if err := p.abandon(s.Context(), remote{watched{s}}, mine("a1")); !errors.Is(err, connectclient.ErrUnavailable) {
+				s.Errorf("the log is told %v", err)
+			}
+			s.deletes(AlreadyGone(), nil)
+			if err := p.abandon(s.Context(), remote{watched{s}}, mine("a1")); err != nil {
+				s.Errorf("the log is told %v", err)
 			}
 		})
 	})

@@ -16,7 +16,8 @@ func TestCacheIsBehindWhatWasWritten(t *testing.T) {
 		"an older version": {"99", 0, true},
 		"this version":     {"100", 0, false},
 		"a newer one":      {"101", 0, false},
-		"an older one for so long that it is lost": {"99", time.Minute, false},
+		"an older one for as long as it may take":  {"99", lostTouch, true},
+		"an older one for so long that it is lost": {"99", lostTouch + 1, false},
 		"a version that is no number":              {"x", 0, false},
 	} {
 		var e expectation

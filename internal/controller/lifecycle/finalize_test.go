@@ -85,6 +85,23 @@ func TestWhatGoesWithAResource(t *testing.T) {
 	}
 }
 
+// Others may keep the resource for longer: what they have put on it stays.
+func TestAResourceThatOthersKeep(t *testing.T) {
+	playBoth(t, func(s *stage) {
+		a := kiosk(has("a1", Created), annotated("example.com/note", "hello"))
+		a.Finalizers = append(a.Finalizers, "example.com/finalizer")
+		s.apply(a)
+		s.delete()
+		s.reconcile()
+		s.called("delete a1 release")
+		if a := s.resource(); len(a.Finalizers) != 1 || a.Finalizers[0] != "example.com/finalizer" || a.Annotations["example.com/note"] != "hello" {
+			s.Errorf("left are %v %v", a.Finalizers, a.Annotations)
+		}
+		s.reconcile()
+		s.called("")
+	})
+}
+
 // elder is another resource about the same thing, which was there before.
 func elder(change ...func(*v1alpha1.Artefact)) *v1alpha1.Artefact {
 	return other("elder", -time.Hour, change...)

@@ -107,6 +107,30 @@ func TestRequestsThatAreTakenOff(t *testing.T) {
 	}
 }
 
+// Either of the two annotations may be taken off by itself.
+func TestTakenOff(t *testing.T) {
+	newest, older := &Intent{At: noon, UID: "mine"}, []Intent{{At: noon.Add(-time.Minute), UID: "mine"}}
+	for name, test := range map[string]struct {
+		was, is sent
+		want    bool
+	}{
+		"both":               {sent{newest, older}, sent{}, true},
+		"the newest":         {sent{newest, older}, sent{nil, older}, true},
+		"the newest alone":   {sent{newest, nil}, sent{}, true},
+		"the older":          {sent{newest, older}, sent{newest, nil}, true},
+		"the older alone":    {sent{nil, older}, sent{}, true},
+		"nothing":            {sent{newest, older}, sent{newest, older}, false},
+		"nothing of nothing": {sent{}, sent{}, false},
+		"nothing that came":  {sent{}, sent{newest, older}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := test.was.takenOff(test.is); got != test.want {
+				t.Errorf("taken off: %t", got)
+			}
+		})
+	}
+}
+
 func settlingLoop(settle time.Duration) *Reconciler[*v1alpha1.Artefact] {
 	r := newLoop()
 	r.Clock, r.SettleTime = clocktesting.NewFakePassiveClock(noon), settle
