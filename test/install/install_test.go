@@ -14,6 +14,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -75,6 +76,7 @@ func TestWaysToInstall(t *testing.T) {
 			i.run(t, way.begin)
 			i.works(t.Context())
 			i.servesMetrics(t.Context(), manager)
+			i.letsUsersIn(t.Context())
 			i.wasRefusedNothing(began)
 			i.run(t, way.upgrade)
 			i.Expect(i.pod(t.Context())).To(Equal(pod), "the next version is this one")
@@ -207,6 +209,33 @@ func (i installation) servesMetrics(ctx context.Context, manager *cluster.Manage
 	i.Eventually(ctx, status("")).Should(Equal(http.StatusUnauthorized))
 	i.Eventually(ctx, status(token("stranger"))).Should(Equal(http.StatusForbidden))
 	i.Eventually(ctx, status(token("prometheus"))).WithTimeout(30 * time.Second).Should(Equal(http.StatusOK)) // the authoriser's cache may be behind
+}
+
+// letsUsersIn asks what those may do who may view and edit the namespace.
+func (i installation) letsUsersIn(ctx context.Context) {
+	may := func(role, verb, subresource string) func() (bool, error) {
+		return func() (bool, error) {
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+				User: "who-may-" + role,
+				ResourceAttributes: &authorizationv1.ResourceAttributes{
+					Namespace: fleet, Verb: verb, Group: v1alpha1.GroupVersion.Group, Resource: "fleetrollouts", Subresource: subresource,
+				},
+			}}
+			err := i.control.Client.Create(ctx, review)
+			return review.Status.Allowed, err
+		}
+	}
+	for _, role := range []string{"view", "edit"} {
+		i.Expect(client.IgnoreAlreadyExists(i.control.Client.Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: fleet, Name: role},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "who-may-" + role}},
+		}))).To(Succeed())
+		i.Eventually(ctx, may(role, "watch", "")).WithTimeout(time.Minute).Should(BeTrue(), "the controller that adds it to %s is asynchronous", role)
+	}
+	i.Eventually(ctx, may("edit", "create", "")).WithTimeout(time.Minute).Should(BeTrue())
+	i.Expect(may("view", "create", "")()).To(BeFalse())
+	i.Expect(may("edit", "patch", "status")()).To(BeFalse())
 }
 
 // wasRefusedNothing tells that nothing was refused to the operator.
