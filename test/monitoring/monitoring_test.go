@@ -4,6 +4,7 @@
 package monitoring_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -77,6 +78,40 @@ func panels(t testing.TB) (all []rule) {
 		t.Fatal("the dashboard asks for nothing")
 	}
 	return all
+}
+
+// Grafana moves panels that overlap, and takes two with one id for one.
+func TestPanelsHavePlacesOfTheirOwn(t *testing.T) {
+	var dashboard struct {
+		Panels []struct {
+			ID      int
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, "config/grafana/rpi-connect-operator.json")), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	type cell struct{ x, y int }
+	ids, taken := map[int]string{}, map[cell]string{}
+	for _, panel := range dashboard.Panels {
+		if other, ok := ids[panel.ID]; ok || panel.ID == 0 || panel.Title == "" {
+			t.Errorf("the id %d of %q is that of %q", panel.ID, panel.Title, other)
+		}
+		ids[panel.ID] = panel.Title
+		at := panel.GridPos
+		if at.W <= 0 || at.H <= 0 || at.X+at.W > 24 {
+			t.Errorf("%q does not fit in: %+v", panel.Title, at)
+		}
+		for x := at.X; x < at.X+at.W; x++ {
+			for y := at.Y; y < at.Y+at.H; y++ {
+				if other, ok := taken[cell{x, y}]; ok {
+					t.Fatalf("%q lies over %q", panel.Title, other)
+				}
+				taken[cell{x, y}] = panel.Title
+			}
+		}
+	}
 }
 
 // Where docs/troubleshooting.md is served, unless somebody says otherwise.
