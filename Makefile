@@ -133,7 +133,7 @@ test-gitops: ## Try what GitOps tools do: kustomize, Flux's libraries, the scrip
 # test: CI has a job for it.
 .PHONY: test-argocd
 test-argocd: ## Have Argo CD's own engines sync the samples, and run the scripts.
-	@$(TEST_ASSETS); cd test/gitops/argocd && go test -count=1 .
+	@$(TEST_ASSETS); cd test/gitops/argocd && go mod verify && go test -count=1 .
 
 .PHONY: test-simulation
 test-simulation: ## Play ten thousand steps of random histories, and those that failed once.
@@ -176,7 +176,6 @@ check-modules: ## Check that no dependency was changed after it was recorded.
 	@cd tools && go mod verify
 	@cd tools/checks && go mod verify
 	@cd test/gitops && go mod verify
-	@cd test/gitops/argocd && go mod verify
 	@cd tools/helm && go mod verify
 	@cd tools/kube-state-metrics && go mod verify
 	@cd tools/ko && go mod verify

@@ -196,14 +196,28 @@ func (a *application) healths(ctx context.Context) func() map[string]string {
 		GinkgoHelper()
 		healths := map[string]string{}
 		for _, obj := range live(ctx, a.git) {
-			status, err := health.GetResourceHealth(obj, a.health)
-			Expect(err).NotTo(HaveOccurred())
-			if status != nil { // a Secret has none
-				healths[obj.GetKind()+"/"+obj.GetName()] = fmt.Sprintf("%s: %s", status.Status, status.Message)
+			if obj.GetKind() != "Secret" { // it has none
+				healths[obj.GetKind()+"/"+obj.GetName()] = a.healthNow(obj)
 			}
 		}
 		return healths
 	}
+}
+
+// healthOf is what Argo CD shows of one object.
+func (a *application) healthOf(ctx context.Context, kind, name string) func() string {
+	return func() string {
+		GinkgoHelper()
+		return a.healthNow(live(ctx, []*unstructured.Unstructured{find(a.git, kind, name)})[0])
+	}
+}
+
+func (a *application) healthNow(obj *unstructured.Unstructured) string {
+	GinkgoHelper()
+	status, err := health.GetResourceHealth(obj, a.health)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(status).NotTo(BeNil(), obj.GetKind())
+	return fmt.Sprintf("%s: %s", status.Status, status.Message)
 }
 
 // waveOf is the wave of an object in Git.

@@ -123,6 +123,19 @@ var _ = Describe("A sync", func() {
 		Expect(sync.waves).To(Equal([]int{0, 1, 2, 3}))
 	})
 
+	It("is held up by what waits for a person, if something comes after it", func(ctx context.Context) {
+		s := newSite(ctx)
+		s.start(ctx)
+		app := s.application(s.git(ctx, unapproved))
+		annotate(find(app.git, "Device", "shop-window"), "argocd.argoproj.io/sync-wave", "5")
+		sync := app.begin()
+		Eventually(func() string { sync.turn(); return sync.message }).Should(Equal("waiting for healthy state of rpi-connect.dev/FleetRollout/kiosk"))
+		Eventually(app.healthOf(ctx, "FleetRollout", "kiosk")).Should(HavePrefix("Suspended: "))
+		Expect(sync.turn()).To(Equal(common.OperationRunning), sync.failures())
+		press(ctx, app, "FleetRollout", "kiosk", "approve")
+		Expect(sync.run()).To(Equal(common.OperationSucceeded), sync.failures())
+	})
+
 	It("deploys nothing again in a cluster that is new", func(ctx context.Context) {
 		s := newSite(ctx)
 		s.start(ctx)
