@@ -74,9 +74,13 @@ func windowAt(schedule v1alpha1.FleetSchedule, now time.Time) (w window, until t
 }
 
 // lastStart is the latest start that is not after now. Prev does not know of the starts that the clock
-// has skipped in spring, Next does.
+// has skipped in spring, Next does; and where hours come twice in autumn, Prev may answer with one that
+// is still to come.
 func lastStart(starts schedule, now time.Time) time.Time {
 	last := starts.Prev(now.Add(time.Second))
+	for back := 3 * time.Hour; last.After(now); back *= 2 {
+		last = starts.Prev(now.Add(-back))
+	}
 	if last.IsZero() {
 		return last
 	}

@@ -25,6 +25,7 @@ func TestWindows(t *testing.T) {
 	night := v1alpha1.FleetWindow{Start: "0 2 * * *", Duration: *span(3 * time.Hour), TimeZone: "Europe/London"}
 	skipped := v1alpha1.FleetWindow{Start: "30 1 * * *", Duration: *span(time.Hour), TimeZone: "Europe/London"}
 	late := v1alpha1.FleetWindow{Start: "0 23 * * sat", Duration: *span(4 * time.Hour)}
+	far := v1alpha1.FleetWindow{Start: "42 2 * * *", Duration: *span(9 * time.Minute), TimeZone: "Antarctica/Troll"}
 	often := v1alpha1.FleetWindow{Start: "* * * * *", Duration: *span(720 * time.Hour)}
 	for name, test := range map[string]struct {
 		windows []v1alpha1.FleetWindow
@@ -41,6 +42,7 @@ func TestWindows(t *testing.T) {
 		"whose start the clock skips":            {[]v1alpha1.FleetWindow{skipped}, "2027-03-28T01:45:00Z", true, "2027-03-28T02:30:00Z"},
 		"whose start comes twice, at first":      {[]v1alpha1.FleetWindow{skipped}, "2027-10-31T00:30:00Z", true, "2027-10-31T01:30:00Z"},
 		"whose start comes twice, then":          {[]v1alpha1.FleetWindow{skipped}, "2027-10-31T02:15:00Z", true, "2027-10-31T02:30:00Z"},
+		"before the day's hours come twice":      {[]v1alpha1.FleetWindow{far}, "2026-10-24T23:15:09Z", false, "2026-10-25T02:42:00Z"},
 		"over midnight, by the day of its start": {[]v1alpha1.FleetWindow{late}, "2027-01-10T02:00:00Z", true, "2027-01-10T03:00:00Z"},
 		"two, the nearer one":                    {[]v1alpha1.FleetWindow{night, late}, "2027-01-09T12:00:00Z", false, "2027-01-09T23:00:00Z"},
 		"two that overlap":                       {[]v1alpha1.FleetWindow{night, late}, "2027-01-10T02:30:00Z", true, "2027-01-10T05:00:00Z"},
