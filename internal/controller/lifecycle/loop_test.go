@@ -358,6 +358,20 @@ func TestAnotherOrganisation(t *testing.T) {
 	})
 }
 
+// What is only believed, instead of looked at, says nothing of the organisation that the token opens.
+func TestWhatIsBelievedProvesNoOrganisation(t *testing.T) {
+	playBoth(t, func(s *stage) {
+		s.apply(kiosk(has("a1", Created), seenWith(otherToken)))
+		believed := mine("a1")
+		believed.Unseen = true
+		s.finds(believed)
+		s.reconcile()
+		if s.resource().Status.AccessTokenHash != connectclient.NewSecret(otherToken).Fingerprint() {
+			s.Error("the other token is forgotten")
+		}
+	})
+}
+
 // Of several resources that are about one object one has it. The others say so, and do nothing.
 func TestOneObjectHasOneOwner(t *testing.T) {
 	elsewhere := func(a *v1alpha1.Artefact) { a.Spec.AccessTokenSecretRef.Name = "another" }

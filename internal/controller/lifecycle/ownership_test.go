@@ -94,7 +94,7 @@ func TestClaims(t *testing.T) {
 	named := func(name string, age time.Duration) Holder {
 		return Holder{NamespacedName: types.NamespacedName{Namespace: "lab", Name: name}, UID: types.UID(name), Age: noon.Add(-age)}
 	}
-	one, two := named("one", 2*time.Hour), named("two", time.Hour)
+	one, two, twin := named("one", 2*time.Hour), named("two", time.Hour), named("twin", 2*time.Hour)
 	type step struct {
 		claim    string // empty: the resource is gone
 		by       Holder
@@ -109,6 +109,7 @@ func TestClaims(t *testing.T) {
 		"who is gone gives it back":                           {{"a", one, false, true}, {"", one, false, false}, {"a", two, false, true}},
 		"who had nothing takes nothing along":                 {{"a", one, false, true}, {"", two, false, false}, {"a", two, false, false}},
 		"who has it on record takes it from a younger one":    {{"a", two, true, true}, {"a", one, true, true}, {"a", two, true, false}},
+		"of one age, by the name":                             {{"a", twin, true, true}, {"a", one, true, true}, {"a", twin, true, false}},
 		"but not from an older one":                           {{"a", one, true, true}, {"a", two, true, false}},
 		"who has nothing on record takes nothing from anyone": {{"a", two, true, true}, {"a", one, false, false}},
 	} {
@@ -163,6 +164,9 @@ func TestClaimsEnd(t *testing.T) {
 	claims := newClaims(clock)
 	claims.Take("device", one, false)
 	claims.KeepUntil("device", "two", noon) // who does not hold it keeps nothing
+	if _, held := claims.HolderOf("device"); !held {
+		t.Error("another has ended it")
+	}
 	claims.KeepUntil("device", "one", noon.Add(time.Minute))
 	clock.SetTime(noon.Add(59 * time.Second))
 	if holder, taken := claims.Take("device", two, false); !taken || holder.UID != "one" {
