@@ -65,6 +65,10 @@ func (p *pass[O]) create(ctx context.Context, remote Remote, seen Observation) (
 	if err := p.recordCreated(ctx, remote, made); err != nil {
 		return Observation{}, err
 	}
+	if holder, taken := p.Claims.Take(objectClaim(p.gvk.Kind, made.ID), p.holder(), true); taken {
+		// An older resource that looks for the same natural key has found it before it was on record here.
+		made.Outcome, made.Outdated = p.claimedBy(holder.Namespace, holder.Name, holder.UID), false
+	}
 	return made, nil
 }
 
@@ -258,7 +262,6 @@ func (p *pass[O]) recordCreated(ctx context.Context, remote Remote, made Observa
 	}
 	p.noteRecord(made.ID, Created)
 	p.known.freshness.met()
-	p.Claims.Take(objectClaim(p.gvk.Kind, made.ID), p.holder(), true)
 	p.recordEvent(p.created(made))
 	return nil
 }

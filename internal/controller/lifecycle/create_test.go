@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
@@ -74,6 +75,25 @@ func TestWhatIsAbsentIsMade(t *testing.T) {
 		if s.resource().ResourceVersion != version {
 			s.Error("a resource that is ready is written again")
 		}
+	})
+}
+
+// Between the answer of a POST and the record of it an older resource, which looks for the same natural
+// key, may have found what was made. Nothing else would tell the younger one.
+func TestWhatIsMadeAndFoundByAnOlderResource(t *testing.T) {
+	playBoth(t, func(s *stage) {
+		s.apply(kiosk())
+		s.finds(AbsentObject())
+		s.creates(outdated, nil)
+		s.during = func(call string) {
+			if call == "create" {
+				s.Claims.Take(objectClaim("Artefact", "a1"), Holder{NamespacedName: types.NamespacedName{Namespace: "a", Name: "a"}, UID: "elder"}, false)
+			}
+		}
+		s.reconcile()
+		s.called("observe prepare create release")
+		s.records("a1", Created)
+		s.says(metav1.ConditionFalse, v1alpha1.ReasonAlreadyClaimed, "Artefact a/a manages the same remote object")
 	})
 }
 

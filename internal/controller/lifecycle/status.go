@@ -52,12 +52,28 @@ func PatchStatus(ctx context.Context, c client.Client, stored, obj Object) (vers
 			return "", fmt.Errorf("a pass changed %q, but may only change status", field)
 		}
 	}
+	if patch["status"], err = withGeneration(patch["status"], obj); err != nil {
+		return "", err
+	}
 	patch["metadata"] = json.RawMessage(marshalled(map[string]any{"uid": stored.GetUID()}))
 	written, _ := obj.DeepCopyObject().(Object)
 	if err := c.Status().Patch(ctx, written, client.RawPatch(types.MergePatchType, []byte(marshalled(patch))), fieldOwner); err != nil {
 		return "", err
 	}
 	return written.GetResourceVersion(), nil
+}
+
+// withGeneration adds to a changed status which generation it is about, whether or not that has changed:
+// somebody may have taken the status away meanwhile, and conditions say nothing without it.
+func withGeneration(changes json.RawMessage, obj Object) (json.RawMessage, error) {
+	status := map[string]json.RawMessage{}
+	if err := json.Unmarshal(changes, &status); err != nil {
+		return nil, err
+	}
+	if _, changed := status["conditions"]; changed {
+		status["observedGeneration"] = json.RawMessage(marshalled(obj.GetCommonStatus().ObservedGeneration))
+	}
+	return json.RawMessage(marshalled(status)), nil
 }
 
 // setConditions brings the outcome of the pass into the status.
