@@ -25,7 +25,7 @@ KUBE_API_LINTER := bin/kube-api-linter-$(KUBE_API_LINTER_VERSION)
 # The folder with kube-apiserver, etcd and kubectl, and for tests also kube-controller-manager; the
 # first time, they are built.
 ASSETS = set -e; assets="$$(hack/controlplane/assets.sh)"; export KUBEBUILDER_ASSETS="$$assets"
-TEST_ASSETS = set -e; assets="$$(hack/controlplane/assets.sh --controller-manager)"; export KUBEBUILDER_ASSETS="$$assets"
+TEST_ASSETS = set -e; assets="$$(hack/controlplane/assets.sh --controller-manager)"; export KUBEBUILDER_ASSETS="$$assets" KUBEBUILDER_CONTROLPLANE_START_TIMEOUT=120s
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c

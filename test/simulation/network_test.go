@@ -138,6 +138,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		if trace := httptrace.ContextClientTrace(req.Context()); trace != nil && trace.GetConn != nil {
 			trace.GetConn(req.URL.Host) // and got none: the request was not sent
 		}
+		if errors.Is(err, errDead) && w.unsent != nil {
+			w.unsent(req) // which the next process cannot know
+		}
 		return nil, err
 	}
 	if w.send != nil {

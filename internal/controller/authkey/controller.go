@@ -188,6 +188,9 @@ func (e *external) leftToRevoke() (lifecycle.Observation, error) {
 		if err != nil || !there {
 			return lifecycle.AbsentObject(), err
 		}
+		if e.otherOrganisation && e.lists && !e.hasOneOf([]string{shortHash(record.ID)}) {
+			return lifecycle.AbsentObject(), nil // and what a lost request has made may be elsewhere
+		}
 		return lifecycle.Observation{Relation: lifecycle.Mine, ID: record.ID}, nil
 	case held != "":
 		return lifecycle.Observation{Relation: lifecycle.Recovered, ID: held, Proof: "the Secret of this AuthKey holds it"}, nil

@@ -58,11 +58,11 @@ func (e *external) live(a appearance) []connectclient.AuthKey {
 
 // sentHere gathers the requests that went to the organisation that the token opens, the newest first:
 // those that were sent with it, and those that were sent with another one when keys were there that are
-// here, too.
+// here, too: the AuthKey's own, or some that looked alike.
 func (e *external) sentHere(ctx context.Context) error {
 	e.sent = slices.Clone(e.conn.Sent)
 	for _, intent := range e.conn.SentElsewhere {
-		if before, ok := parseNote(intent.Note); !ok || !e.hasOneOf(before.Before) {
+		if before, ok := parseNote(intent.Note); !ok || !e.hasOwn() && !e.hasOneOf(before.Before) {
 			e.otherOrganisation = true
 			continue
 		}
@@ -73,6 +73,13 @@ func (e *external) sentHere(ctx context.Context) error {
 	}
 	slices.SortStableFunc(e.sent, func(a, b lifecycle.Intent) int { return b.At.Compare(a.At) })
 	return nil
+}
+
+// hasOwn tells whether the organisation has the key that this very AuthKey has had since before: with a
+// token of another one no request would have been sent.
+func (e *external) hasOwn() bool {
+	record := e.conn.Record
+	return record.Own() && !record.Restored && e.hasOneOf([]string{shortHash(record.ID)})
 }
 
 // hasOneOf tells whether the organisation has a key whose id has one of the hashes.
