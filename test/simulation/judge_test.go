@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
 )
 
 // judge says whether a request that changes something may be sent at all, at this moment.
@@ -72,6 +74,14 @@ func (w *world) judgeCreation(a act, of resource, obj object) {
 	}
 }
 
+// neverSent tells whether a process died between the note of a request and the request. The next one cannot
+// know that.
+func (w *world) neverSent(of resource, obj object) bool {
+	return obj != nil && slices.ContainsFunc(lifecycle.SentIntents(obj), func(i lifecycle.Intent) bool {
+		return !w.ledger.sentBetween(of, i.At, i.At.Add(time.Minute))
+	})
+}
+
 func (w *world) judgeDeletion(a act, of resource, obj object) {
 	ours := w.madeFor(of, a.id)
 	if other := w.other(of, a.id); other != nil {
@@ -82,7 +92,7 @@ func (w *world) judgeDeletion(a act, of resource, obj object) {
 	switch {
 	case a.kind == "AuthKey" && ours:
 		return // a key of its own may always go: it is renewed, or nobody has it
-	case a.kind == "AuthKey" && w.ledger.mayHaveMade(of):
+	case a.kind == "AuthKey" && (w.ledger.mayHaveMade(of) || w.neverSent(of, obj)):
 		return // it looks like one that may have been made
 	case !deleting && !w.recently(of):
 		w.violatedf("%s %s is deleted for %s, which is not being deleted", a.kind, a.id, of)

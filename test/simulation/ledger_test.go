@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,10 +23,10 @@ type ledger struct {
 	w *world
 
 	mu    sync.Mutex
-	made  map[string]made        // by id
-	asked map[resource]time.Time // when the last POST was sent
-	posts map[string]int         // of deployments that were carried out, by the lineage of the resource
-	open  map[resource]time.Time // until when a request for an auth key may have been carried out, for all that the operator knows
+	made  map[string]made          // by id
+	asked map[resource][]time.Time // when POSTs were sent
+	posts map[string]int           // of deployments that were carried out, by the lineage of the resource
+	open  map[resource]time.Time   // until when a request for an auth key may have been carried out, for all that the operator knows
 }
 
 // made is an object that the operator has made.
@@ -41,7 +42,7 @@ type made struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}, asked: map[resource]time.Time{}}
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
 }
 
 // collections are what the last parts of paths are of.
@@ -96,7 +97,7 @@ func (l *ledger) send(req *http.Request) (*http.Request, error) {
 	if a.method == http.MethodPost {
 		now := asking{time.Now(), l.w.lineageOf(of)}
 		l.mu.Lock()
-		l.asked[of] = now.at
+		l.asked[of] = append(l.asked[of], now.at)
 		l.mu.Unlock()
 		req = req.WithContext(context.WithValue(req.Context(), askingKey{}, now))
 	}
@@ -167,7 +168,17 @@ func (l *ledger) mayHaveMade(of resource) bool {
 func (l *ledger) askedAt(of resource) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.asked[of]
+	if all := l.asked[of]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return time.Time{}
+}
+
+// sentBetween tells whether a POST was sent for a resource in that time.
+func (l *ledger) sentBetween(of resource, from, to time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.asked[of], func(at time.Time) bool { return !at.Before(from) && at.Before(to) })
 }
 
 // madeBy returns what is known of an object that the operator has made.
