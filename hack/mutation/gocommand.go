@@ -43,9 +43,9 @@ func environment(work string) ([]string, error) {
 // statements, so that the coverage does not have them, and gremlins leaves them out; and a change that
 // does not compile is told apart from one that a test has noticed.
 func goCommand(args []string) int {
-	cmd := exec.Command(os.Getenv(realGo), args...) //nolint:gosec // that is what it is for
+	cmd := exec.Command(os.Getenv(realGo), args...)
 	out, err := cmd.CombinedOutput()
-	os.Stdout.Write(out)
+	_, _ = os.Stdout.Write(out)
 	if at := slices.Index(args, "-coverprofile"); at >= 0 && err == nil {
 		err = reach(args[at+1])
 	}
@@ -63,7 +63,7 @@ func goCommand(args []string) int {
 }
 
 // reach adds to a coverage profile the conditions of every switch that a test reaches.
-func reach(profile string) error {
+func reach(profile string) (err error) {
 	files, err := cover.ParseProfiles(profile)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func reach(profile string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	for _, file := range files {
 		source, err := sourceOf(file.FileName)
 		if err != nil {
@@ -85,15 +85,20 @@ func reach(profile string) error {
 		}
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			if s, ok := n.(*ast.SwitchStmt); ok && covered(file, set.Position(s.Pos())) {
-				for _, clause := range s.Body.List {
-					from, to := set.Position(clause.Pos()), set.Position(clause.(*ast.CaseClause).Colon)
-					fmt.Fprintf(f, "%s:%d.%d,%d.%d 1 1\n", file.FileName, from.Line, from.Column, to.Line, to.Column)
+				for _, statement := range s.Body.List {
+					clause, isClause := statement.(*ast.CaseClause)
+					if !isClause {
+						continue
+					}
+					from, to := set.Position(clause.Pos()), set.Position(clause.Colon)
+					_, written := fmt.Fprintf(f, "%s:%d.%d,%d.%d 1 1\n", file.FileName, from.Line, from.Column, to.Line, to.Column)
+					err = errors.Join(err, written)
 				}
 			}
 			return true
 		})
 	}
-	return nil
+	return err
 }
 
 // covered tells whether a test reaches the block that a place is in.
@@ -107,6 +112,6 @@ func covered(file *cover.Profile, at token.Position) bool {
 
 // sourceOf is the file that a profile names by its package; gremlins runs in the module's root.
 func sourceOf(name string) (string, error) {
-	module, err := exec.Command(os.Getenv(realGo), "list", "-m").Output() //nolint:gosec // that is what it is for
+	module, err := exec.Command(os.Getenv(realGo), "list", "-m").Output()
 	return strings.TrimPrefix(name, strings.TrimSpace(string(module))+"/"), err
 }

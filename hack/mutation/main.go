@@ -8,6 +8,7 @@ import (
 	"cmp"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -65,7 +66,7 @@ func run(only *regexp.Regexp) (lived int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(work)
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	reasons := reasons()
 	for _, t := range core {
 		t.files = slices.DeleteFunc(t.sources(), func(file string) bool { return !only.MatchString(filepath.Join(t.dir, file)) })
@@ -124,7 +125,7 @@ func (t target) change(work string) ([]mutant, error) {
 			args = append(args, "--exclude-files", "^"+regexp.QuoteMeta(file)+"$")
 		}
 	}
-	cmd := exec.Command(strings.TrimSpace(string(gremlins)), args...) //nolint:gosec // a tool of this module
+	cmd := exec.Command(strings.TrimSpace(string(gremlins)), args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("gremlins: %w", err)

@@ -606,11 +606,11 @@ func TestWhatWasMadeIsRecorded(t *testing.T) {
 				s.creates(mine("a1"), nil)
 				failures := 3
 				s.during = func(call string) {
-					switch {
-					case call == "create":
+					switch call {
+					case "create":
 						s.edit(func(a *v1alpha1.Artefact) { a.Finalizers = nil })
 						s.delete()
-					case call == "delete a1":
+					case "delete a1":
 						failures--
 						s.deletes(AlreadyGone(), map[bool]error{true: refusal(connectclient.ErrUnavailable, connectclient.Error{})}[failures > 0])
 					}
@@ -699,9 +699,7 @@ func TestWhatWasMadeIsRecorded(t *testing.T) {
 }
 
 // maker is a remote side that can be made and not removed.
-type maker struct{ creator }
-
-type creator interface{ Creator }
+type maker struct{ Creator }
 
 // What was seen while nobody could look is not taken for the operator's own, and nothing waits for a
 // listing that the budget does not let go where the API itself keeps from doubles.

@@ -253,11 +253,6 @@ func (s *stage) try() (reconcile.Result, error) {
 	return s.Reconcile(s.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "lab", Name: "kiosk"}})
 }
 
-// restart is the next process.
-func (s *stage) restart() {
-	s.memory, s.Claims = newMemory(), newClaims(s.Clock)
-}
-
 func (s *stage) called(want string) {
 	s.Helper()
 	if got := strings.Join(s.calls, " "); got != want {
