@@ -118,12 +118,11 @@ test: ## Run everything that must hold, and say how long each part took.
 
 .PHONY: test-unit
 test-unit: ## Run the tests of every package, which need a control plane too.
-	@$(TEST_ASSETS); go test -race -timeout 30m ./api/... ./cmd/... ./internal/... ./test/monitoring/... .
+	@$(TEST_ASSETS); go test -race -p 4 -timeout 30m $$(go list ./... | grep -v -e test/crash -e test/simulation -e test/e2e -e test/bench)
 
 .PHONY: test-e2e
 test-e2e: ## Tell the end-to-end stories. FOCUS="words" tells those that have these words.
 	@$(TEST_ASSETS); go tool ginkgo --race --timeout=30m $(if $(FOCUS),--focus="$(FOCUS)",--procs=$(PROCS)) ./test/e2e
-	@$(if $(FOCUS),,$(TEST_ASSETS); go test -race -timeout 30m $$(go list ./test/... | grep -v -e test/crash -e test/simulation -e test/e2e -e test/monitoring))
 
 .PHONY: test-gitops
 test-gitops: ## Try what GitOps tools do: kustomize, Flux's libraries, the scripts for Argo CD.
