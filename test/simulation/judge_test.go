@@ -121,14 +121,14 @@ func (w *world) noteTheirs(id string) {
 	w.theirs[id] = time.Now()
 }
 
-// madeMeanwhile tells whether others made the object between the operator's last listing and its request
+// madeMeanwhile tells whether others made the object around the time of the operator's request
 // to make the same, so that nobody can tell whose it is if the answer was lost.
 func (w *world) madeMeanwhile(of resource, id string) bool {
 	w.mu.Lock()
 	at, theirs := w.theirs[id]
 	w.mu.Unlock()
 	asked := w.ledger.askedAt(of)
-	return theirs && asked.After(at) && asked.Sub(at) < 15*time.Minute
+	return theirs && asked.Sub(at).Abs() < 15*time.Minute
 }
 
 func policyOf(obj object) v1alpha1.DeletionPolicy {

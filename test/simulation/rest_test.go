@@ -13,6 +13,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
 	"rpi-connect.dev/operator/test/invariants"
 )
 
@@ -148,7 +149,8 @@ func (w *world) stays(m made) bool {
 // that may have been another organisation's.
 func isLost(obj object) bool {
 	_, reason, message := ready(obj)
-	return reason == v1alpha1.ReasonOrganisationChanged && strings.Contains(message, "whose answer was lost")
+	open := strings.Contains(message, "whose answer was lost") || len(lifecycle.SentIntents(obj)) > 0
+	return reason == v1alpha1.ReasonOrganisationChanged && open
 }
 
 // leftBehind checks that nothing is there that the operator has made, and that no resource has.
