@@ -63,11 +63,11 @@ func (c *Cluster) StartManagerAs(ctx context.Context, account, binary string, fl
 	if err := WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault); err != nil {
 		return nil, err
 	}
-	metrics, err := freeAddress()
+	metrics, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	probes, err := freeAddress()
+	probes, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -254,8 +254,8 @@ var nextPort atomic.Int64
 
 func init() { nextPort.Store(int64(os.Getpid()) * 1009) }
 
-// freeAddress returns an address at which nobody listens.
-func freeAddress() (string, error) {
+// FreeAddress returns an address at which nobody listens.
+func FreeAddress() (string, error) {
 	var errs []error
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", firstPort+nextPort.Add(1)%ports)

@@ -13,6 +13,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 // program is one that a module of tools pins.
@@ -80,10 +82,9 @@ func (p program) run(input io.Reader, args ...string) error {
 // freePort is one that nobody listens on.
 func freePort() string {
 	GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := cluster.FreeAddress()
 	Expect(err).NotTo(HaveOccurred())
-	defer func() { _ = listener.Close() }()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
+	_, port, err := net.SplitHostPort(address)
 	Expect(err).NotTo(HaveOccurred())
 	return port
 }
