@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	"go.uber.org/zap/zapcore"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"rpi-connect.dev/operator/internal/informers"
@@ -126,6 +127,20 @@ func TestLogShowsNoSecretsThatOthersQuote(t *testing.T) {
 	logger := zap.New(zap.WriteTo(withoutSecrets{&log}))
 	logger.Error(errors.New(`webhook denied {"token":"rporg_abcdef"}`), "Reconciler error", "name", "kiosk")
 	if strings.Contains(log.String(), "abcdef") || !strings.Contains(log.String(), `"name":"kiosk"`) || !json.Valid([]byte(log.String())) {
+		t.Errorf("the log says %s", log.String())
+	}
+}
+
+// A panic is printed with its value, which may be an error that quotes what was read.
+func TestLogShowsNoSecretsOfPanics(t *testing.T) {
+	utilruntime.ReallyCrash = false //nolint:reassign // it is made for that
+	defer func() { utilruntime.ReallyCrash = true }()
+	var log strings.Builder
+	func() {
+		defer utilruntime.HandleCrashWithLogger(zap.New(zap.WriteTo(withoutSecrets{&log})))
+		panic(errors.New(`cannot decode {"secret":"rpoak_abcdef"}`))
+	}()
+	if strings.Contains(log.String(), "abcdef") || !strings.Contains(log.String(), "cannot decode") {
 		t.Errorf("the log says %s", log.String())
 	}
 }
