@@ -226,6 +226,17 @@ var _ = Describe("A DeviceIdentity", func() {
 			obj.Spec.Tags = []string{"production"}
 			Expect(f.Update(ctx, obj)).To(Succeed())
 			Eventually(ignored).Should(BeFalse())
+
+			By("not saying it of the next identity with the key")
+			obj.Spec.Tags = []string{"lab"}
+			Expect(f.Update(ctx, obj)).To(Succeed())
+			Eventually(ignored).Should(BeTrue())
+			before := obj.Status.ID
+			f.Org.RemoveDeviceIdentity(before)
+			Eventually(func() string { f.ready(ctx, obj)(); return obj.Status.ID }).ShouldNot(Equal(before))
+			Expect(ignored()).To(BeFalse())
+			f.Org.ChangeDeviceIdentity(obj.Status.ID, func(i *connectsim.Identity) { i.Tags = []string{"test"} })
+			Eventually(f.Org.DeviceIdentities).Should(ConsistOf(HaveField("Tags", ConsistOf("lab"))))
 		})
 
 		It("stays when its resource goes, unless told otherwise", func(ctx context.Context) {

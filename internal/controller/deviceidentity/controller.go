@@ -122,7 +122,7 @@ func (e *external) registered(relation lifecycle.Relation, found connectclient.D
 	}
 	status.CreatedAt = lifecycle.Timestamp(found.CreatedAt)
 	status.SigningRequest = nil
-	if !e.ignored() {
+	if !e.ignored() || found.ID != status.ID { // what another identity with the key has become says nothing of this one
 		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionSynced)
 	}
 	return lifecycle.Observation{
@@ -242,7 +242,7 @@ func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
 
 // Update implements [lifecycle.Updater]: it changes what differs, and only that. What Connect
 // ignores it ignores silently, because the identity has become a device: that is told once, and not
-// tried again for the same spec.
+// tried again for the same spec. The description it never ignores for that reason.
 func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation, error) {
 	changed, err := e.conn.Client.DeviceIdentities().Update(ctx, id, e.changes())
 	if err != nil {
@@ -254,12 +254,19 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 		e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: "Updated the device identity " + id + " in the organisation."})
 		return seen, nil
 	}
-	meta.SetStatusCondition(&e.obj.Status.Conditions, metav1.Condition{
-		Type: v1alpha1.ConditionSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonIdentityExchanged,
-		Message:            "The identity has become a device, so Connect ignores spec.deviceName and spec.tags: manage the name and the tags of the device with a Device.",
-		ObservedGeneration: e.obj.Generation,
-	})
-	return e.registered(lifecycle.Mine, *changed), nil
+	if left := e.changes(); left.DeviceName != nil || left.Tags != nil {
+		meta.SetStatusCondition(&e.obj.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonIdentityExchanged,
+			Message:            "The identity has become a device, so Connect ignores spec.deviceName and spec.tags: manage the name and the tags of the device with a Device.",
+			ObservedGeneration: e.obj.Generation,
+		})
+		seen = e.registered(lifecycle.Mine, *changed)
+	}
+	if seen.Outdated {
+		seen.Outcome = lifecycle.Stalled(v1alpha1.ReasonInvalid,
+			"Connect refuses the spec: it answers as if it had changed the description to spec.description, and has not.")
+	}
+	return seen, nil
 }
 
 // Delete implements [lifecycle.Deleter]: it removes the identity, and with it the device that it may

@@ -10,8 +10,19 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectclient"
+	"rpi-connect.dev/operator/internal/controller/lifecycle"
+	"rpi-connect.dev/operator/internal/reflector"
 )
 
 func newKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
@@ -100,6 +111,84 @@ func TestFingerprintOfNoKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := fingerprint(none); got != "" {
 				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// exchanged is a DeviceIdentity of which Connect has ignored the tags, because its identity "i1" has
+// become a device.
+func exchanged() *v1alpha1.DeviceIdentity {
+	obj := &v1alpha1.DeviceIdentity{ObjectMeta: metav1.ObjectMeta{Name: "pi5-001", Generation: 2}}
+	obj.Spec.Tags = []string{"production"}
+	obj.Status.ID = "i1"
+	obj.Status.Conditions = []metav1.Condition{{
+		Type: v1alpha1.ConditionSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonIdentityExchanged, ObservedGeneration: 2,
+	}}
+	return obj
+}
+
+func saysExchanged(obj *v1alpha1.DeviceIdentity) bool {
+	return meta.IsStatusConditionFalse(obj.Status.Conditions, v1alpha1.ConditionSynced)
+}
+
+// What Connect ignores of one identity it takes of the next one with the same key.
+func TestWhatIsIgnoredIsOfOneIdentity(t *testing.T) {
+	for name, test := range map[string]struct {
+		found    connectclient.DeviceIdentity
+		outdated bool
+		says     bool
+	}{
+		"the identity that has become a device":  {connectclient.DeviceIdentity{ID: "i1", Tags: []string{"lab"}}, false, true},
+		"one that was made since":                {connectclient.DeviceIdentity{ID: "i2", Tags: []string{"production"}}, false, false},
+		"one that was made since, and differs":   {connectclient.DeviceIdentity{ID: "i2"}, true, false},
+		"one that others have made, and differs": {connectclient.DeviceIdentity{ID: "i2", Tags: []string{"lab"}}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := exchanged()
+			seen := (&external{obj: obj}).registered(lifecycle.Mine, test.found)
+			if seen.Outdated != test.outdated || saysExchanged(obj) != test.says {
+				t.Errorf("it is outdated: %t, want %t; it is said to have become a device: %t, want %t", seen.Outdated, test.outdated, saysExchanged(obj), test.says)
+			}
+		})
+	}
+}
+
+// Only names and tags are ignored because an identity has become a device.
+func TestWhatIsNotTakenOver(t *testing.T) {
+	for name, test := range map[string]struct {
+		answers, reason string
+		says            bool
+	}{
+		"everything is":        {`{"id": "i1", "description": "lobby", "tags": ["production"]}`, v1alpha1.ReasonAvailable, false},
+		"tags are not":         {`{"id": "i1", "description": "lobby", "tags": ["lab"]}`, v1alpha1.ReasonAvailable, true},
+		"a description is not": {`{"id": "i1", "description": "Lobby", "tags": ["production"]}`, v1alpha1.ReasonInvalid, false},
+		"nothing is":           {`{"id": "i1", "description": "Lobby", "tags": ["lab"]}`, v1alpha1.ReasonInvalid, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write([]byte(test.answers))
+			}))
+			t.Cleanup(server.Close)
+			api, err := connectclient.New(connectclient.Options{BaseURL: server.URL})
+			if err != nil {
+				t.Fatal(err)
+			}
+			obj, token := exchanged(), connectclient.NewSecret("rporg_123456789012345678901234")
+			obj.Generation, obj.Spec.Description = 3, "lobby"
+			remote := Kind(reflector.Options{API: api}, nil).Connect(obj, &lifecycle.Connection{
+				Token: token, Client: api.ClientFor(token), Event: func(lifecycle.Event) {},
+			}).(*external)
+			if seen := remote.registered(lifecycle.Mine, connectclient.DeviceIdentity{ID: "i1", Description: "Lobby", Tags: []string{"lab"}, CreatedAt: time.Now()}); !seen.Outdated {
+				t.Fatal("it is as the spec says")
+			}
+			seen, err := remote.Update(t.Context(), "i1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen.Outcome.Reason != test.reason || saysExchanged(obj) != test.says {
+				t.Errorf("it is %s, want %s; it is said to have become a device: %t, want %t", seen.Outcome.Reason, test.reason, saysExchanged(obj), test.says)
 			}
 		})
 	}
