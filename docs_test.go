@@ -15,10 +15,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
-
-	"rpi-connect.dev/operator/api/v1alpha1"
 )
 
 // What is written about the program is compared with the program.
@@ -130,24 +127,35 @@ func TestEveryThreatHasATest(t *testing.T) {
 	}
 }
 
-// A kind that is registered is everywhere where a person looks for it.
-func TestEveryKindIsKnownEverywhere(t *testing.T) {
-	known := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(known); err != nil {
-		t.Fatal(err)
+// kinds are the CRDs of the operator's kinds.
+func kinds(t *testing.T) []apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	files, err := filepath.Glob("config/crd/bases/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal("there are no CRDs", err)
 	}
+	crds := make([]apiextensionsv1.CustomResourceDefinition, len(files))
+	for i, file := range files {
+		if err := yaml.Unmarshal([]byte(read(t, file)), &crds[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return crds
+}
+
+// A kind is everywhere where a person looks for it.
+func TestEveryKindIsKnownEverywhere(t *testing.T) {
 	samples := ""
 	for _, file := range regexp.MustCompile(`(?m)^- (\S+\.yaml)$`).FindAllStringSubmatch(read(t, "config/samples/kustomization.yaml"), -1) {
 		samples += read(t, filepath.Join("config/samples", file[1])) + "\n"
 	}
-	kinds := known.KnownTypes(v1alpha1.GroupVersion)
-	for kind := range kinds {
-		if _, isListed := kinds[kind+"List"]; !isListed {
-			continue
-		}
+	for _, crd := range kinds(t) {
+		kind, page := crd.Spec.Names.Kind, crd.Spec.Names.Plural+".md"
 		for where, found := range map[string]bool{
-			"the table of kinds in README.md": strings.Contains(read(t, "README.md"), "\n| `"+kind+"` |"),
-			"PROJECT":                         strings.Contains(read(t, "PROJECT"), "\n  kind: "+kind+"\n"),
+			"the table of kinds in README.md":                     strings.Contains(read(t, "README.md"), "\n| `"+kind+"` |"),
+			"the list of kinds in docs/README.md, with its page":  strings.Contains(read(t, "docs/README.md"), "["+kind+"]("+page+")"),
+			"the packages of docs/architecture.md":                regexp.MustCompile(`(?m)^internal/controller/.*\b` + strings.ToLower(kind) + `/`).MatchString(read(t, "docs/architecture.md")),
+			"PROJECT":                                             strings.Contains(read(t, "PROJECT"), "\n  kind: "+kind+"\n"),
 			"a file that config/samples/kustomization.yaml names": strings.Contains(samples, "\nkind: "+kind+"\n"),
 		} {
 			if !found {
@@ -163,20 +171,16 @@ func TestEditorsWriteEveryKindAndNoStatus(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(read(t, "config/rbac/connect_editor_role.yaml")), &role); err != nil {
 		t.Fatal(err)
 	}
-	var kinds, granted []string
-	crds, err := filepath.Glob("config/crd/bases/rpi-connect.dev_*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, crd := range crds {
-		kinds = append(kinds, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(crd), "rpi-connect.dev_"), ".yaml"))
+	var plurals, granted []string
+	for _, crd := range kinds(t) {
+		plurals = append(plurals, crd.Spec.Names.Plural)
 	}
 	for _, rule := range role.Rules {
 		granted = append(granted, rule.Resources...)
 	}
 	slices.Sort(granted)
-	if !slices.Equal(granted, kinds) {
-		t.Errorf("editors may write %q; the kinds are %q: name these in config/rbac/connect_editor_role.yaml", granted, kinds)
+	if !slices.Equal(granted, plurals) {
+		t.Errorf("editors may write %q; the kinds are %q: name these in config/rbac/connect_editor_role.yaml", granted, plurals)
 	}
 }
 
@@ -189,25 +193,10 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// pages are the manual of each kind that has one.
-var pages = map[string]string{
-	"artefacts": "docs/artefacts.md", "authkeys": "docs/authkeys.md", "deployments": "docs/deployments.md",
-	"deviceidentities": "docs/deviceidentities.md", "devices": "docs/devices.md", "fleetrollouts": "docs/fleetrollouts.md",
-}
-
-// typesFile is where the reasons of a kind are.
-var typesFile = map[string]string{
-	"artefacts": "artefact_types.go", "authkeys": "authkey_types.go", "deployments": "deployment_types.go",
-	"deviceidentities": "deviceidentity_types.go", "devices": "device_types.go", "fleetrollouts": "fleetrollout_types.go",
-}
-
-// The page of a kind tells of every field of its spec and its status.
+// The page of a kind tells of every field of its spec and its status, and of its reasons.
 func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
-	for kind, page := range pages {
-		var crd apiextensionsv1.CustomResourceDefinition
-		if err := yaml.Unmarshal([]byte(read(t, "config/crd/bases/rpi-connect.dev_"+kind+".yaml")), &crd); err != nil {
-			t.Fatal(err)
-		}
+	for _, crd := range kinds(t) {
+		page := "docs/" + crd.Spec.Names.Plural + ".md"
 		text := read(t, page)
 		for _, part := range []string{"spec", "status"} {
 			for field := range crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties[part].Properties {
@@ -216,7 +205,8 @@ func TestEveryFieldIsOnThePageOfItsKind(t *testing.T) {
 				}
 			}
 		}
-		for _, reason := range regexp.MustCompile(`\bReason\w+ += "(\w+)"`).FindAllStringSubmatch(read(t, "api/v1alpha1/"+typesFile[kind]), -1) {
+		types := read(t, "api/v1alpha1/"+crd.Spec.Names.Singular+"_types.go")
+		for _, reason := range regexp.MustCompile(`\bReason\w+ += "(\w+)"`).FindAllStringSubmatch(types, -1) {
 			if !strings.Contains(text, "`"+reason[1]+"`") {
 				t.Errorf("%s does not tell of the reason %s", page, reason[1])
 			}
