@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,15 @@ var (
 func TestCrashes(t *testing.T) {
 	RegisterFailHandler(Fail)
 	RunSpecs(t, "The operator is disturbed")
+}
+
+func TestEveryKindIsDisturbed(t *testing.T) {
+	for _, kind := range cluster.Kinds() {
+		named := regexp.MustCompile(`\b` + kind + `\b`)
+		if !slices.ContainsFunc(scenarios, func(s scenario) bool { return named.MatchString(s.name) }) {
+			t.Errorf("nobody disturbs a %s: add a scenario in which somebody makes, changes and deletes one", kind)
+		}
+	}
 }
 
 var _ = BeforeSuite(func(ctx context.Context) {

@@ -111,9 +111,14 @@ func (f *fleet) oneOfEach(ctx context.Context) []lifecycle.Object {
 			s.Devices = v1alpha1.FleetDevices{Query: "tag:lobby"}
 		}),
 	}
+	var kinds []string
 	for _, obj := range all {
 		Expect(f.Create(ctx, obj)).To(Succeed())
+		gvk, err := f.GroupVersionKindFor(obj)
+		Expect(err).NotTo(HaveOccurred())
+		kinds = append(kinds, gvk.Kind)
 	}
+	Expect(kinds).To(ContainElements(cluster.Kinds()), "a kind is missing in oneOfEach")
 	return all
 }
 

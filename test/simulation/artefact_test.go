@@ -12,7 +12,7 @@ import (
 )
 
 var artefacts = &kind{
-	name: "Artefact", prefix: "a", names: 4,
+	name: "Artefact", prefix: "a", collection: "artefacts", names: 4,
 	fresh: func(_ *world, name string, variant int) object {
 		a := &v1alpha1.Artefact{}
 		a.Spec.URI, a.Spec.Checksum = content(name, variant/4)

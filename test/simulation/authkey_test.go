@@ -16,7 +16,7 @@ import (
 )
 
 var authKeys = &kind{
-	name: "AuthKey", prefix: "k", names: 3,
+	name: "AuthKey", prefix: "k", collection: "auth-keys", names: 3,
 	fresh: func(_ *world, name string, variant int) object {
 		k := &v1alpha1.AuthKey{}
 		k.Spec.Description = name

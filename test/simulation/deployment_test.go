@@ -14,7 +14,7 @@ import (
 )
 
 var deployments = &kind{
-	name: "Deployment", prefix: "p", names: 6,
+	name: "Deployment", prefix: "p", collection: "deployments", names: 6,
 	fresh: func(w *world, _ string, variant int) object {
 		d := &v1alpha1.Deployment{}
 		d.Spec.ArtefactRef = &v1alpha1.ArtefactReference{Name: name(artefacts.prefix, variant%3)}

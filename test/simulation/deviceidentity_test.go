@@ -16,7 +16,7 @@ import (
 )
 
 var identities = &kind{
-	name: "DeviceIdentity", prefix: "i", names: 3,
+	name: "DeviceIdentity", prefix: "i", collection: "device-identities", names: 3,
 	fresh: func(_ *world, called string, variant int) object {
 		i := &v1alpha1.DeviceIdentity{}
 		i.Spec.PublicKey = boards[called].public

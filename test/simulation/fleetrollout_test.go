@@ -37,10 +37,9 @@ var rollouts = &kind{
 	ids: func(_ *connectsim.Organisation) []string { return nil },
 	atRest: func(w *world, obj object) error {
 		switch _, reason, _ := ready(obj); reason {
-		case v1alpha1.ReasonComplete, v1alpha1.ReasonPaused, v1alpha1.ReasonFailuresExceeded, v1alpha1.ReasonRolledBack:
+		case v1alpha1.ReasonComplete, v1alpha1.ReasonPaused, v1alpha1.ReasonFailuresExceeded, v1alpha1.ReasonRolledBack,
+			v1alpha1.ReasonProgressing, v1alpha1.ReasonRollingBack, v1alpha1.ReasonArtefactNotReady:
 			return nil
-		case v1alpha1.ReasonProgressing, v1alpha1.ReasonRollingBack, v1alpha1.ReasonArtefactNotReady:
-			return nil // refined below
 		}
 		return w.excused(obj)
 	},

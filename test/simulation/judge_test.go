@@ -51,7 +51,7 @@ func (w *world) madeFor(of resource, id string) bool {
 	return found && m.resource == of
 }
 
-// others returns a resource of the same kind that has the object on record, and is another one.
+// other returns a resource of the same kind that has the object on record, and is another one.
 func (w *world) other(of resource, id string) object {
 	var found object
 	w.each(of.kind, func(obj object) {

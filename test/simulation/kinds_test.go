@@ -5,17 +5,21 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectsim"
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 // kind is what a history knows of one of the operator's kinds.
 type kind struct {
-	name, prefix string
-	names        int // in the pool
+	name       string
+	prefix     string // of the names of its resources
+	names      int    // how many of them there are
+	collection string // in the API, of its objects; empty if Connect has no such thing
 
 	fresh  func(w *world, name string, variant int) object // a new resource
 	same   func(anew, was object)                          // gives a new resource the spec of another one
@@ -32,6 +36,23 @@ var kinds []*kind
 
 func init() { //nolint:gochecknoinits // the compiler takes it for a cycle otherwise
 	kinds = []*kind{artefacts, authKeys, identities, devices, deployments, rollouts}
+}
+
+func TestEveryKindIsPlayed(t *testing.T) {
+	for _, called := range cluster.Kinds() {
+		if !slices.ContainsFunc(kinds, func(k *kind) bool { return k.name == called }) {
+			t.Errorf("no history has a %s: describe it in a file like artefact_test.go, and add that to kinds", called)
+		}
+	}
+}
+
+// kindOf names the kind whose objects are in a collection of the API.
+func kindOf(collection string) string {
+	at := slices.IndexFunc(kinds, func(k *kind) bool { return collection != "" && k.collection == collection })
+	if at < 0 {
+		panic(fmt.Sprintf("no kind has the collection %q", collection))
+	}
+	return kinds[at].name
 }
 
 func kindNamed(name string) *kind {

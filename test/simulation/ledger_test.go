@@ -45,11 +45,6 @@ func newLedger(w *world) *ledger {
 	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
 }
 
-// collections are what the last parts of paths are of.
-var collections = map[string]string{
-	"artefacts": "Artefact", "auth-keys": "AuthKey", "device-identities": "DeviceIdentity", "devices": "Device", "deployments": "Deployment",
-}
-
 // act is a request that changes something.
 type act struct {
 	method string
@@ -70,10 +65,10 @@ func actOf(req *http.Request) (a act, changes bool) {
 	if m := deviceRuns.FindStringSubmatch(req.URL.Path); m != nil {
 		a.kind, a.id = "Deployment", m[1]
 	} else if m := objectPath.FindStringSubmatch(req.URL.Path); m != nil {
-		a.kind, a.id = collections[m[1]], m[2]
+		a.kind, a.id = kindOf(m[1]), m[2]
 	} else {
 		_, last, _ := strings.Cut(req.URL.Path, "/organisation/")
-		a.kind = collections[last]
+		a.kind = kindOf(last)
 	}
 	return a, true
 }
