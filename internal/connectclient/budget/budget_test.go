@@ -270,6 +270,18 @@ func TestHalfUnderstoodHeadersInAKnownWindow(t *testing.T) {
 		staleAnswer.Done(announce(200, -1, 0, -1))
 		d.remaining(100)
 	})
+	t.Run("the request that begins the next window counts in it", func(t *testing.T) {
+		d := known(t)
+		d.wait(21 * time.Minute)
+		d.call(budget.Write, announce(200, -1, 12, -1))
+		d.remaining(12)
+	})
+	t.Run("a 429 to the request that begins the next window stops", func(t *testing.T) {
+		d := known(t)
+		d.wait(21 * time.Minute)
+		d.call(budget.Write, announce(429, -1, -1, -1))
+		d.refused(budget.Urgent, budget.Exhausted)
+	})
 	t.Run("a 429 of zeros stops until the end it names", func(t *testing.T) {
 		d := known(t)
 		d.call(budget.Write, announce(429, 0, 0, 20*time.Minute))
