@@ -101,6 +101,23 @@ func TestBreakerStaysClosed(t *testing.T) {
 				attempt.End(budget.Failed)
 			}
 		},
+		"when requests that had hung fail after others were answered, and callers gave up meanwhile": func(f *fuse) {
+			var given, hung []*budget.Attempt
+			for range 20 {
+				given = append(given, f.try())
+			}
+			for range 20 {
+				hung = append(hung, f.try())
+			}
+			answered := f.try()
+			for _, attempt := range given {
+				attempt.End(budget.Inconclusive)
+			}
+			answered.End(budget.Answered)
+			for _, attempt := range hung {
+				attempt.End(budget.Failed)
+			}
+		},
 		"when one failure is told of many times": func(f *fuse) {
 			attempt := f.try()
 			for range 100 {
@@ -116,6 +133,18 @@ func TestBreakerStaysClosed(t *testing.T) {
 			}
 			f.try()
 		})
+	}
+}
+
+// A request that goes on for another, whose answer said nothing, counts like any other: it was sent
+// after the last answer came.
+func TestBreakerCountsWhatGoesOn(t *testing.T) {
+	f := newFuse(t)
+	f.try().End(budget.Inconclusive)
+	f.try().End(budget.Answered)
+	f.Continue().End(budget.Failed)
+	if failures := f.blow(); failures != 4 {
+		t.Errorf("it opens after %d more failures", failures)
 	}
 }
 

@@ -193,9 +193,11 @@ func TestHeadersThatCannotBe(t *testing.T) {
 		"no limit":                 {announce(200, 0, 7, time.Minute), 5000, 7, time.Minute},
 		"a negative limit":         {announce(200, -5, 3, time.Minute), 5000, 3, time.Minute},
 		"a huge limit":             {announce(200, math.MaxInt, 3, time.Minute), 5000, 3, time.Minute},
+		"the largest limit":        {announce(200, math.MaxInt32, 3, time.Minute), math.MaxInt32, 3, time.Minute},
 		"more than any limit":      {announce(200, -1, 9000, time.Minute), 5000, 5000, time.Minute},
 		"negative remaining":       {announce(200, 100, -1, time.Minute), 100, 99, time.Minute},
 		"a negative reset":         {announce(200, 100, 3, -time.Minute), 100, 3, 30 * time.Minute},
+		"the longest reset":        {announce(200, 100, 3, 24*time.Hour), 100, 3, 24 * time.Hour},
 		"an epoch":                 {announce(200, 100, 0, 1_770_000_000*time.Second), 100, 0, 30 * time.Minute},
 		"a limit and nothing else": {announce(200, 100, -1, -1), 100, 99, 30 * time.Minute},
 		"nothing but their names":  {announce(200, -1, -1, -1), 5000, 4999, 30 * time.Minute},
@@ -207,7 +209,7 @@ func TestHeadersThatCannotBe(t *testing.T) {
 			if !state.HeadersKnown || state.Limit != test.limit || state.Remaining != test.remaining || state.ResetAt.Sub(d.time) != test.ends {
 				t.Errorf("they made it %+v", state)
 			}
-			d.wait(2 * time.Hour) // whatever was believed is over
+			d.wait(26 * time.Hour) // whatever was believed is over
 			d.call(budget.Write, announce(200, 100, 500, time.Minute))
 			d.remaining(100) // no more than the limit
 			if got := d.State().ResetAt.Sub(d.time); got != time.Minute {
@@ -238,6 +240,13 @@ func TestHalfUnderstoodHeadersInAKnownWindow(t *testing.T) {
 		d.call(budget.Write, announce(200, 100, 30, 20*time.Minute))
 		overtaken.Done(announce(200, -1, 40, -1))
 		d.remaining(30)
+	})
+	t.Run("a number without its end lowers it, whatever was answered meanwhile", func(t *testing.T) {
+		d := known(t)
+		slow := d.take(budget.Write)
+		d.call(budget.Write, announce(200, 100, 30, 20*time.Minute))
+		slow.Done(announce(200, -1, 12, -1))
+		d.remaining(12)
 	})
 	t.Run("an end without a number counts the request", func(t *testing.T) {
 		d := known(t)
@@ -298,6 +307,15 @@ func TestHalfUnderstoodHeadersInAKnownWindow(t *testing.T) {
 			t.Errorf("it stops for %s", got)
 		}
 	})
+}
+
+// A spent window that ends in this very second keeps nobody for longer than clocks may be off.
+func TestAWindowThatEndsNow(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, announce(200, 100, 0, 0))
+	if got := d.refused(budget.Urgent, budget.Exhausted); got > 3*time.Second {
+		t.Errorf("it keeps them for %s", got)
+	}
 }
 
 // The end of a window is announced in whole seconds by answers that take time.
@@ -516,6 +534,10 @@ func TestThrottled(t *testing.T) {
 			}
 			if got := d.refused(budget.Background, test.why); got <= test.want || got > test.want+test.want/60 {
 				t.Errorf("others are stopped for %s, want a little more than %s", got, test.want)
+			}
+			_, err := d.Take(budget.Urgent)
+			if shown := refusalOf(err).Ends; test.why == budget.Exhausted && !shown.Equal(d.time.Add(test.want)) || test.why == budget.Pacing && !shown.IsZero() {
+				t.Errorf("it is shown to end at %s", shown)
 			}
 			if got := d.State().StoppedUntil.Sub(d.time); got != test.want {
 				t.Errorf("the state says %s", got)
@@ -757,7 +779,7 @@ func TestProbeAgainstSpentBudget(t *testing.T) {
 	d.take(budget.Urgent)
 }
 
-// An older 401 does not outweigh a newer success.
+// An older 401 does not outweigh a newer success, and a newer one does.
 func TestLateRejection(t *testing.T) {
 	d := newDesk(t, budget.Config{})
 	d.call(budget.Write, announce(200, 100, 50, time.Hour))
@@ -765,6 +787,12 @@ func TestLateRejection(t *testing.T) {
 	d.call(budget.Write, announce(200, 100, 49, time.Hour))
 	old.Done(budget.Answer{StatusCode: 401})
 	d.take(budget.Write)
+
+	first, second, third := d.take(budget.Write), d.take(budget.Write), d.take(budget.Write)
+	first.Done(budget.Answer{StatusCode: 401})
+	second.Done(announce(200, 100, 48, time.Hour))
+	third.Done(budget.Answer{StatusCode: 401})
+	d.refused(budget.Write, budget.Unproven)
 }
 
 func TestUnprovenTokenGoesAlone(t *testing.T) {
@@ -791,6 +819,19 @@ func TestUnprovenTokenGoesAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A request that was let through before the token came into doubt, and is given back, is not the one
+// that goes alone.
+func TestGivingBackDoesNotSendASecondAlone(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Write, announce(200, 100, 50, time.Hour))
+	before := d.take(budget.Write)
+	d.call(budget.Write, budget.Answer{StatusCode: 401})
+	d.wait(5 * time.Second)
+	d.take(budget.Write)
+	before.Release()
+	d.refused(budget.Write, budget.Unproven)
 }
 
 // Those who wait for the first answer ask less and less often, so that an API that
@@ -842,6 +883,38 @@ func TestSlots(t *testing.T) {
 	}
 }
 
+// A second's worth may go at once, and two more are kept for those who go first.
+func TestBurst(t *testing.T) {
+	d := newDesk(t, budget.Config{QPS: 10})
+	d.call(budget.Write, budget.Answer{StatusCode: 200})
+	d.wait(time.Second)
+	for _, test := range []struct {
+		p    budget.Priority
+		many int
+	}{{budget.Background, 10}, {budget.Poll, 0}, {budget.Write, 1}, {budget.Urgent, 1}} {
+		for range test.many {
+			d.take(test.p)
+		}
+		if got := d.refused(test.p, budget.Pacing); got > 100*time.Millisecond+1 {
+			t.Errorf("%s: the one after %d comes back in %s", test.p, test.many, got)
+		}
+	}
+}
+
+// Whoever comes back at the time that it was given goes, however the rate divides a second.
+func TestSlotsAreKept(t *testing.T) {
+	for _, qps := range []float64{0.3, 3, 7, 3000} {
+		d := newDesk(t, budget.Config{QPS: qps})
+		d.call(budget.Write, budget.Answer{StatusCode: 200})
+		for range 2 * int(qps+1) {
+			if _, err := d.Take(budget.Write); err != nil {
+				d.wait(refusalOf(err).Until.Sub(d.time))
+				d.take(budget.Write)
+			}
+		}
+	}
+}
+
 func TestPollRate(t *testing.T) {
 	d := newDesk(t, budget.Config{QPS: 8})
 	if got := d.PollRate(); got != 4 {
@@ -854,6 +927,8 @@ func TestPollRate(t *testing.T) {
 	}{
 		{5000, time.Hour, 4500. / 3600},
 		{2300, 30 * time.Minute, 1},
+		{511, 30 * time.Minute, 11. / 1800},
+		{510, 30 * time.Minute, 0}, // the last ten are not worth it
 		{500, 30 * time.Minute, 0},
 		{3, 30 * time.Minute, 0},
 		{5000, time.Second, 75}, // as if there were a minute left

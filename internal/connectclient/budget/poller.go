@@ -3,6 +3,7 @@
 package budget
 
 import (
+	"cmp"
 	"container/heap"
 	"time"
 )
@@ -137,9 +138,7 @@ func (p *Poller[K]) mostOverdue(now time.Time) (most *entry[K], until time.Durat
 	for every, queue := range p.queues {
 		head := (*queue)[0]
 		if left := head.seen.Add(every).Sub(now); left > 0 {
-			if until == 0 || left < until {
-				until = left
-			}
+			until = min(left, cmp.Or(until, left))
 			continue
 		}
 		overdue := float64(now.Sub(head.seen)) / float64(every)

@@ -89,7 +89,20 @@ func TestPollerOrder(t *testing.T) {
 	p.Seen("a minute, twice overdue", time.Minute, noon.Add(-2*time.Minute))
 	p.Seen("a quarter, thrice overdue", 15*time.Second, noon.Add(-45*time.Second))
 	p.Seen("an hour, just due", time.Hour, noon.Add(-time.Hour))
-	mustBeDue(t, p, noon, "a quarter, thrice overdue", "a minute, twice overdue", "an hour, just due")
+	p.Seen("a second, hardly overdue", time.Second, noon.Add(-1100*time.Millisecond))
+	mustBeDue(t, p, noon, "a quarter, thrice overdue", "a minute, twice overdue", "a second, hardly overdue", "an hour, just due")
+}
+
+// Of those that are overdue alike, the shorter interval goes first, whatever order they came in.
+func TestPollerOrderOfEquals(t *testing.T) {
+	for range 20 {
+		p := budget.NewPoller[string](pollsPerSecond(100))
+		mustBeDue(t, p, noon.Add(-time.Minute))
+		p.Seen("a minute", time.Minute, noon.Add(-2*time.Minute))
+		p.Seen("a quarter", 15*time.Second, noon.Add(-30*time.Second))
+		p.Seen("an hour", time.Hour, noon.Add(-2*time.Hour))
+		mustBeDue(t, p, noon, "a quarter", "a minute", "an hour")
+	}
 }
 
 // Somebody of whom nothing is known goes at once, even if others of its interval

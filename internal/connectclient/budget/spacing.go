@@ -2,7 +2,10 @@
 
 package budget
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 const (
 	// share is the part of an even pace that is kept after a piece of work: at 5,000 requests an
@@ -45,8 +48,8 @@ type ends struct {
 // note takes over when the present window ends. A small change is the same end, known better.
 func (e *ends) note(end time.Time) {
 	step := end.Sub(e.last)
-	if !e.last.IsZero() && step > 2*(rounding+drift) && (e.shortest == 0 || step < e.shortest) {
-		e.shortest = step
+	if !e.last.IsZero() && step > 2*(rounding+drift) {
+		e.shortest = min(step, cmp.Or(e.shortest, step))
 	}
 	e.last = end
 }

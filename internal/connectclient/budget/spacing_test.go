@@ -48,6 +48,16 @@ func TestSpacingLearnsHowLongAWindowIs(t *testing.T) {
 	}
 }
 
+// An end that is known better, by no more than roundings and clocks may be off, is no new window.
+func TestSpacingKnowsACorrection(t *testing.T) {
+	d := newDesk(t, budget.Config{})
+	d.call(budget.Background, announcedLeft(5000, 4999, time.Hour))
+	d.wantSpacing(1, 504*time.Millisecond)
+	d.call(budget.Background, announcedLeft(5000, 4999, time.Hour+4*time.Second))
+	d.wait(50 * time.Minute)
+	d.wantSpacing(1, 504*time.Millisecond)
+}
+
 // When much is spent already, what is left has to last until the reset, and no longer.
 func TestSpacingStretchesWhatIsLeft(t *testing.T) {
 	d := newDesk(t, budget.Config{})
