@@ -138,7 +138,9 @@ func drawHistory(seed uint64) history {
 func report(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h history) {
 	t.Helper()
 	began := time.Now()
+	hangs := time.AfterFunc(hung, func() { panic(fmt.Sprintf("the history of seed %d hangs", h.seed)) })
 	broken := run(t, crds, h)
+	hangs.Stop()
 	if *whole {
 		fmt.Fprintf(os.Stderr, "seed %d took %s %v\n", h.seed, time.Since(began).Round(time.Millisecond), strings.Join(broken, "\n\t"))
 	}
@@ -184,6 +186,9 @@ func run(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h histo
 	})
 	return broken
 }
+
+// hung is how long no history takes on any machine.
+const hung = 15 * time.Minute
 
 // patience is how long a history is cut down.
 const patience = 3 * time.Minute
