@@ -163,6 +163,8 @@ func TestSupersededBy(t *testing.T) {
 		"its successor was made when it ended":                {lasted, []connectclient.Deployment{made("b", lasted)}, true},
 		"its successor was made a moment before it ended":     {lasted, []connectclient.Deployment{made("b", lasted-2*time.Second)}, true},
 		"its successor was made a moment after it ended":      {lasted, []connectclient.Deployment{made("b", lasted+2*time.Second)}, true},
+		"its successor was made five seconds after it ended":  {lasted, []connectclient.Deployment{made("b", lasted+5*time.Second)}, true},
+		"its successor was made six seconds after it ended":   {lasted, []connectclient.Deployment{made("b", lasted+6*time.Second)}, false},
 		"its successor was made much later":                   {lasted, []connectclient.Deployment{made("b", lasted+time.Hour)}, false},
 		"its successor was made long before it ended":         {lasted, []connectclient.Deployment{made("b", lasted-time.Minute)}, false},
 		"it has no successor":                                 {lasted, nil, false},

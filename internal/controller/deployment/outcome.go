@@ -50,7 +50,7 @@ func pendingSince(obj *v1alpha1.Deployment, now time.Time) time.Time {
 
 // notLater is a time of another machine's clock, which may be ahead of ours.
 func notLater(at *metav1.Time, now time.Time) time.Time {
-	if at == nil || at.IsZero() || at.After(now) {
+	if at.IsZero() || at.After(now) {
 		return now
 	}
 	return at.Time
