@@ -41,11 +41,14 @@ func (e *external) toBeReplaced() bool {
 		return false // somebody revoked it, and meant it
 	case e.key.exchanged():
 		return e.obj.Spec.Renewal == v1alpha1.RenewalAlways
-	case e.obj.Spec.Renewal == v1alpha1.RenewalNever || e.obj.Spec.Renewal == "":
-		return false
 	default:
-		return !now.Before(e.renewAt())
+		return renewed(e.obj) && !now.Before(e.renewAt())
 	}
+}
+
+// renewed tells whether a key that nobody has used is followed by a new one in time.
+func renewed(obj *v1alpha1.AuthKey) bool {
+	return obj.Spec.Renewal == v1alpha1.RenewalBeforeExpiry || obj.Spec.Renewal == v1alpha1.RenewalAlways
 }
 
 // renewAt is when the key is to be followed by a new one: in time before it expires, but however the
@@ -86,7 +89,7 @@ func (e *external) outcome() lifecycle.Outcome {
 			"Somebody removed the key from the organisation: delete this AuthKey, or Secret %q to have a new key made.", name)
 	}
 	next := e.key.ExpiresAt
-	if e.obj.Spec.Renewal == v1alpha1.RenewalBeforeExpiry || e.obj.Spec.Renewal == v1alpha1.RenewalAlways {
+	if renewed(e.obj) {
 		next = e.renewAt()
 	}
 	return lifecycle.Ready(v1alpha1.ReasonUsable, "The key is in Secret %q and can be used until %s.", name, lifecycle.UTC(e.key.ExpiresAt)).

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
+	"rpi-connect.dev/operator/internal/connectclient"
 )
 
 // newAuthKey is one with the defaults that the API server puts in.
@@ -44,6 +46,147 @@ func TestRenewBefore(t *testing.T) {
 			}
 			if got := renewBefore(obj); got != test.want {
 				t.Errorf("it is renewed %s before its end, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// known is what a pass knows at noon of a key that lives for nine days; it was issued an hour ago if
+// nobody says when it expires.
+func known(obj *v1alpha1.AuthKey, mark string, key state) *external {
+	issued := noon.Add(-time.Hour)
+	obj.Spec.TTLDays = 9
+	key.ID = "k1"
+	if key.ExpiresAt.IsZero() {
+		key.ExpiresAt = issued.Add(lifetime(obj))
+	}
+	issued = key.ExpiresAt.Add(-lifetime(obj))
+	return &external{
+		controller: &controller{clock: clocktesting.NewFakePassiveClock(noon)}, obj: obj, key: key,
+		secret: &keySecret{owner: obj, meta: &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{
+			annotationKeySpecHash: mark, annotationIssuedAt: issued.Format(time.RFC3339),
+		}}}},
+	}
+}
+
+// A new key takes the place of one that the spec does not fit any more and Connect would not change,
+// of one that was used if there is always to be one, and of one whose time has come.
+func TestWhenAKeyIsReplaced(t *testing.T) {
+	const lost = ""
+	mark := func(change func(*v1alpha1.AuthKey)) string {
+		before := newAuthKey()
+		before.Spec.TTLDays = 9
+		change(before)
+		return keySpecHash(before)
+	}
+	same := mark(func(*v1alpha1.AuthKey) {})
+	described := mark(func(k *v1alpha1.AuthKey) { k.Spec.Description = "Front porch" })
+	shorter := mark(func(k *v1alpha1.AuthKey) { k.Spec.TTLDays = 1 })
+	key := func(expiresAt time.Time, exchanged bool) connectclient.AuthKey {
+		k := connectclient.AuthKey{ExpiresAt: expiresAt}
+		if exchanged {
+			k.ExchangedAt = &noon
+		}
+		return k
+	}
+	soon, over, never := noon.Add(time.Hour), noon.Add(-time.Minute), time.Time{}
+	for name, test := range map[string]struct {
+		mark    string
+		key     state
+		renewal v1alpha1.Renewal
+		want    bool
+	}{
+		"nothing has changed":                                   {same, state{listed: true}, v1alpha1.RenewalNever, false},
+		"nothing has changed, and keys cannot be listed":        {same, state{}, v1alpha1.RenewalNever, false},
+		"the Secret was restored without its marks":             {lost, state{listed: true}, v1alpha1.RenewalNever, false},
+		"the Secret was restored, and keys cannot be listed":    {lost, state{}, v1alpha1.RenewalNever, false},
+		"it was described in another way":                       {described, state{listed: true}, v1alpha1.RenewalNever, false},
+		"it was described in another way, and cannot be listed": {described, state{}, v1alpha1.RenewalNever, true},
+		"it was described in another way, and was used":         {described, state{AuthKey: key(never, true), listed: true}, v1alpha1.RenewalNever, true},
+		"it was described in another way, and is over":          {described, state{AuthKey: key(over, false), listed: true}, v1alpha1.RenewalNever, true},
+		"its lifetime was another":                              {shorter, state{listed: true}, v1alpha1.RenewalNever, true},
+
+		"somebody has revoked it": {same, state{AuthKey: key(soon, false), gone: true}, v1alpha1.RenewalAlways, false},
+		"it was used":             {same, state{AuthKey: key(never, true), listed: true}, v1alpha1.RenewalNever, false},
+		"it was used, and is renewed before it expires":    {same, state{AuthKey: key(soon, true), listed: true}, v1alpha1.RenewalBeforeExpiry, false},
+		"it was used, and there is always to be one":       {same, state{AuthKey: key(never, true), listed: true}, v1alpha1.RenewalAlways, true},
+		"it was used and is over, and there is always one": {same, state{AuthKey: key(over, true), listed: true}, v1alpha1.RenewalAlways, true},
+		"it expires soon": {same, state{AuthKey: key(soon, false), listed: true}, v1alpha1.RenewalNever, false},
+		"it expires soon, of an AuthKey that does not say":    {same, state{AuthKey: key(soon, false), listed: true}, "", false},
+		"it expires soon, and is renewed before":              {same, state{AuthKey: key(soon, false), listed: true}, v1alpha1.RenewalBeforeExpiry, true},
+		"it expires soon, and there is always to be one":      {same, state{AuthKey: key(soon, false), listed: true}, v1alpha1.RenewalAlways, true},
+		"it will expire, and is renewed before":               {same, state{listed: true}, v1alpha1.RenewalBeforeExpiry, false},
+		"it will expire, and there is always to be one, once": {same, state{listed: true}, v1alpha1.RenewalAlways, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := newAuthKey()
+			obj.Spec.Renewal = test.renewal
+			if got := known(obj, test.mark, test.key).toBeReplaced(); got != test.want {
+				t.Errorf("a new key is made: %t", got)
+			}
+		})
+	}
+}
+
+// The next look at a key is when it is renewed, or when it expires if it is not.
+func TestNextLookAtAKey(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, test := range map[string]struct {
+		renewal v1alpha1.Renewal
+		before  time.Duration
+		want    time.Duration
+	}{
+		"it is not renewed":                    {v1alpha1.RenewalNever, 0, 9*day - time.Hour},
+		"it is renewed":                        {v1alpha1.RenewalBeforeExpiry, 0, 6*day - time.Hour},
+		"there is always to be one":            {v1alpha1.RenewalAlways, 0, 6*day - time.Hour},
+		"it is renewed two days before":        {v1alpha1.RenewalBeforeExpiry, 2 * day, 7*day - time.Hour},
+		"it is renewed hardly after its birth": {v1alpha1.RenewalBeforeExpiry, 9*day - time.Minute, 9*day/10 - time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := newAuthKey()
+			obj.Spec.Renewal = test.renewal
+			if test.before > 0 {
+				obj.Spec.RenewBefore = &metav1.Duration{Duration: test.before}
+			}
+			got := known(obj, "", state{listed: true}).outcome()
+			if got.Reason != v1alpha1.ReasonUsable || got.RequeueAfter != test.want {
+				t.Errorf("it is %s, and looked at in %s, want %s", got.Reason, got.RequeueAfter, test.want)
+			}
+		})
+	}
+}
+
+// What is said of a key goes by what became of it first: one that a device has used did not expire.
+// Only a key that nobody used is taken out of the Secret.
+func TestWhatIsSaidOfAKey(t *testing.T) {
+	soon, over := noon.Add(time.Hour), noon.Add(-time.Hour)
+	for name, test := range map[string]struct {
+		expires    time.Time
+		used, gone bool
+		want       string
+		cleared    bool
+	}{
+		"it can be used": {expires: soon, want: v1alpha1.ReasonUsable},
+		"it can be used, and nobody says how long":  {want: v1alpha1.ReasonUsable},
+		"it expires just now":                       {expires: noon, want: v1alpha1.ReasonExpired, cleared: true},
+		"it has expired":                            {expires: over, want: v1alpha1.ReasonExpired, cleared: true},
+		"it has expired, and is not listed":         {expires: over, gone: true, want: v1alpha1.ReasonExpired, cleared: true},
+		"it was used":                               {expires: soon, used: true, want: v1alpha1.ReasonExchanged},
+		"it was used, and would have expired since": {expires: over, used: true, want: v1alpha1.ReasonExchanged},
+		"somebody has revoked it":                   {expires: soon, gone: true, want: v1alpha1.ReasonRevoked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := known(newAuthKey(), "", state{listed: !test.gone, gone: test.gone})
+			if e.key.ExpiresAt = test.expires; test.used {
+				e.key.ExchangedAt = &noon
+			}
+			if got := e.outcome().Reason; got != test.want {
+				t.Errorf("it is %s, want %s", got, test.want)
+			}
+			if got := e.toBeCleared(); got != test.cleared {
+				t.Errorf("it is taken out of the Secret: %t", got)
 			}
 		})
 	}
