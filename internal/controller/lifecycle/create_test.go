@@ -565,6 +565,21 @@ func TestWhatWasMadeIsRecorded(t *testing.T) {
 			s.called("observe prepare create release")
 		})
 	})
+	t.Run("beside what it takes the place of, should the process die before the status says so", func(t *testing.T) {
+		playBoth(t, func(s *stage) {
+			s.apply(kiosk(has("a1", Created), seenWith(token)))
+			s.finds(AbsentObject())
+			s.creates(mine("a2"), nil)
+			s.writing = func(part string) error { return map[bool]error{true: errors.New("killed")}[part == "status"] }
+			if _, err := s.try(); err == nil {
+				s.Error("the status is written")
+			}
+			want := Record{ID: "a2", Origin: Created, Restored: true, TokenHash: connectclient.NewSecret(token).Fingerprint()}
+			if got := recordOf(s.resource()); got != want {
+				s.Errorf("on record is %+v, want %+v", got, want)
+			}
+		})
+	})
 	t.Run("although somebody changes the resource", func(t *testing.T) {
 		playBoth(t, func(s *stage) {
 			s.apply(kiosk())

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
@@ -521,6 +522,25 @@ func TestWhenAPassBegins(t *testing.T) {
 			s.called("")
 		})
 	})
+	t.Run("not before the cache shows what the one before has written", func(t *testing.T) {
+		play(t, true, func(s *stage) {
+			s.apply(kiosk(has("a1", Created)))
+			s.finds(mine("a1"))
+			before := s.resource()
+			s.reconcile()
+			s.Client = interceptor.NewClient(s.Client.(client.WithWatch), interceptor.Funcs{
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+					if a, ok := obj.(*v1alpha1.Artefact); ok {
+						before.DeepCopyInto(a)
+						return nil
+					}
+					return c.Get(ctx, key, obj, opts...)
+				},
+			})
+			s.between(s.reconcile(), catchUpMin, catchUpMin)
+			s.called("")
+		})
+	})
 	t.Run("not before its time", func(t *testing.T) {
 		play(t, true, func(s *stage) {
 			s.apply(kiosk(has("a1", Created)))
@@ -703,10 +723,12 @@ func TestAStatusThatIsRefused(t *testing.T) {
 				s.apply(kiosk(has("a1", Created)))
 				s.finds(mine("a1"))
 				s.writing = func(part string) error { return map[bool]error{true: broken}[part == "status"] }
+				s.during = func(string) { s.conn.Event(Event{Reason: "Done", Message: "it"}) }
 				if _, err := s.try(); (err == nil) != apierrors.IsConflict(broken) {
 					s.Errorf("the pass ends in %v", err)
 				}
 				s.silent()
+				s.tells() // events follow the status
 			})
 		})
 	}

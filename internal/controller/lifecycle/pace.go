@@ -79,5 +79,5 @@ func (p *pace) next(o Outcome, now time.Time) time.Duration {
 
 // jittered spreads d by ±10 %, so that what failed together does not come back together.
 func jittered(d time.Duration) time.Duration {
-	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d)) //nolint:gosec // spreading load needs no cryptography
+	return time.Duration((0.9 + 0.2*rand.Float64()) * float64(d)) //nolint:gosec // spreading load needs no cryptography
 }

@@ -82,6 +82,36 @@ func TestRequeuesHaveAFloor(t *testing.T) {
 	}
 }
 
+// Three looks in a second or less are free; from then on they take longer and longer, until the resource
+// asks for a minute or more: that begins anew. Whoever asks for none is left alone, however often it is
+// woken.
+func TestHurriesAreCounted(t *testing.T) {
+	const moment, day = time.Millisecond, 24 * time.Hour
+	var p pace
+	for i, look := range []struct{ asks, in time.Duration }{
+		{moment, moment}, {time.Second, time.Second}, {moment, moment}, {moment, time.Second}, {moment, 2 * time.Second}, {moment, 4 * time.Second},
+		{time.Minute, time.Minute}, {moment, moment}, {0, 0}, {moment, moment}, {0, 0}, {0, 0}, {moment, moment}, {moment, time.Second},
+		{0, 0}, {moment, 2 * time.Second}, {day, day}, {moment, moment},
+	} {
+		if got := p.next(NoChange(look.asks), noon); got != look.in {
+			t.Errorf("look %d, asked for in %s, comes in %s, want %s", i, look.asks, got, look.in)
+		}
+	}
+}
+
+// What failed together does not come back together.
+func TestBackoffsAreSpread(t *testing.T) {
+	var soonest, latest time.Duration = time.Hour, 0
+	for range 1000 {
+		var p pace
+		delay := p.next(RequeueWithBackoff(), noon)
+		soonest, latest = min(soonest, delay), max(latest, delay)
+	}
+	if soonest < 450*time.Millisecond || soonest > 460*time.Millisecond || latest < 540*time.Millisecond || latest > 550*time.Millisecond {
+		t.Errorf("a thousand come back after %s to %s, want 450ms to 550ms", soonest, latest)
+	}
+}
+
 // A deadline that comes nearer is met when it is due.
 func TestDeadlinesAreMet(t *testing.T) {
 	var p pace
