@@ -133,7 +133,7 @@ func TestLogShowsNoSecretsThatOthersQuote(t *testing.T) {
 
 // A panic is printed with its value, which may be an error that quotes what was read.
 func TestLogShowsNoSecretsOfPanics(t *testing.T) {
-	utilruntime.ReallyCrash = false //nolint:reassign // it is made for that
+	utilruntime.ReallyCrash = false
 	defer func() { utilruntime.ReallyCrash = true }()
 	var log strings.Builder
 	func() {
