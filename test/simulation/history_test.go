@@ -111,7 +111,7 @@ func TestHistoriesThatFailed(t *testing.T) {
 			}
 			// Not everything that happens at the same moment happens in the same order each time.
 			for range 3 {
-				if broken := run(t, crds, h); len(broken) > 0 {
+				if broken, _ := run(t, crds, h); len(broken) > 0 {
 					t.Fatalf("%s\n%s", what, strings.Join(broken, "\n"))
 				}
 			}
@@ -139,7 +139,7 @@ func report(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h hi
 	t.Helper()
 	began := time.Now()
 	hangs := time.AfterFunc(hung, func() { panic(fmt.Sprintf("the history of seed %d hangs", h.seed)) })
-	broken := run(t, crds, h)
+	broken, played := run(t, crds, h)
 	hangs.Stop()
 	if *whole {
 		fmt.Fprintf(os.Stderr, "seed %d took %s %v\n", h.seed, time.Since(began).Round(time.Millisecond), strings.Join(broken, "\n\t"))
@@ -147,34 +147,35 @@ func report(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h hi
 	if len(broken) == 0 {
 		return
 	}
-	short, why := h, broken
-	if *play == "" && !*whole {
-		short, why = shrink(t, crds, h, broken)
-	}
 	if *whole {
 		t.Errorf("seed %d: %s", h.seed, strings.Join(broken, "\n\t"))
 		return
+	}
+	short, why := history{h.seed, h.steps[:played]}, broken
+	if *play == "" {
+		short, why = shrink(t, crds, short, broken)
 	}
 	var texts []string
 	for _, s := range short.steps {
 		texts = append(texts, s.String())
 	}
-	t.Errorf("seed %d: %s\n\nIt takes %d steps:\n\tgo test ./test/simulation -args -seed %d -play %q\n\nThe whole history breaks:\n\t%s",
+	t.Errorf("seed %d: %s\n\nIt takes no more than these %d steps:\n\tgo test ./test/simulation -args -seed %d -play %q\n\nThe whole history breaks:\n\t%s",
 		h.seed, strings.Join(why, "\n\t"), len(short.steps), h.seed, strings.Join(texts, "; "), strings.Join(broken, "\n\t"))
 }
 
-// run plays a history, and returns the promises that it breaks.
-func run(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h history) (broken []string) {
+// run plays a history, and returns the promises that it breaks, and after how many steps.
+func run(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h history) (broken []string, played int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, crds, rand.New(rand.NewPCG(h.seed, 2)))
 		defer w.stop()
-		for n, s := range h.steps {
+		for _, s := range h.steps {
 			if err := w.do(s); err != nil {
 				w.violatedf("%v", err)
 			}
+			played++
 			if broken = w.broken(); len(broken) > 0 {
-				broken = append(broken, fmt.Sprintf("… after %d steps, with %+v", n+1, w.setup))
+				broken = append(broken, fmt.Sprintf("… after %d steps, with %+v", played, w.setup))
 				return
 			}
 		}
@@ -184,7 +185,7 @@ func run(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h histo
 			broken = append(broken, fmt.Sprintf("… at rest, with %+v", w.setup))
 		}
 	})
-	return broken
+	return broken, played
 }
 
 // hung is how long no history takes on any machine.
@@ -201,7 +202,8 @@ func shrink(t *testing.T, crds []*apiextensionsv1.CustomResourceDefinition, h hi
 		cut := false
 		for at := 0; at < len(h.steps) && time.Since(began) < patience; {
 			less := history{h.seed, slices.Delete(slices.Clone(h.steps), at, min(at+size, len(h.steps)))}
-			if again := run(t, crds, less); len(again) > 0 {
+			if again, played := run(t, crds, less); len(again) > 0 {
+				less.steps = less.steps[:played]
 				h, broken, cut = less, again, true
 			} else {
 				at += size
