@@ -25,7 +25,7 @@ KUBE_API_LINTER := bin/kube-api-linter-$(KUBE_API_LINTER_VERSION)
 # The folder with kube-apiserver, etcd and kubectl, and for tests also kube-controller-manager; the
 # first time, they are built.
 ASSETS = set -e; assets="$$(hack/controlplane/assets.sh)"; export KUBEBUILDER_ASSETS="$$assets"
-TEST_ASSETS = set -e; assets="$$(hack/controlplane/assets.sh --controller-manager)"; export KUBEBUILDER_ASSETS="$$assets" KUBEBUILDER_CONTROLPLANE_START_TIMEOUT=120s
+TEST_ASSETS = set -e; assets="$$(hack/controlplane/assets.sh --controller-manager)"; export KUBEBUILDER_ASSETS="$$assets"
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -139,12 +139,12 @@ test-simulation: ## Play ten thousand steps of random histories, and those that 
 	@GOGC=400 go test -timeout 30m ./test/simulation
 
 .PHONY: test-crash
-test-crash: ## Disturb a part of the steps of every kind.
-	@$(TEST_ASSETS); go test -timeout 30m ./test/crash
+test-crash: ## Disturb every step of some scenarios, on the current revision. FOCUS="words" takes those that have these words.
+	@$(TEST_ASSETS); go test -timeout 30m ./test/crash $(if $(FOCUS),-args -ginkgo.focus="$(FOCUS)")
 
 .PHONY: crash-matrix
-crash-matrix: ## Disturb every step of every kind, on both revisions, and print the steps.
-	@$(TEST_ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v
+crash-matrix: ## Disturb every step of all scenarios, on both revisions, and print the steps. FOCUS="words", too.
+	@$(TEST_ASSETS); go test ./test/crash -v -timeout 60m -args -all -ginkgo.v -ginkgo.no-color $(if $(FOCUS),-ginkgo.focus="$(FOCUS)")
 
 # The first of the histories that soak plays, and how many steps they have.
 SEED ?= 1000

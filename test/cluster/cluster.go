@@ -137,6 +137,8 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 		ErrorIfCRDPathMissing: true,
 		Scheme:                Scheme(),
 		ControlPlane:          envtest.ControlPlane{APIServer: apiServer, Etcd: etcd},
+		// envtest gives up after 20 seconds, which is too early on a machine that is busy.
+		ControlPlaneStartTimeout: 2 * time.Minute,
 	}
 	if !options.Bare {
 		c.env.CRDDirectoryPaths = []string{filepath.Join(Root(), "config", "crd", "bases")}
