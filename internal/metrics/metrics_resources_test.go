@@ -16,6 +16,7 @@ import (
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/metrics"
+	"rpi-connect.dev/operator/test/cluster"
 )
 
 func ready(status metav1.ConditionStatus, reason string) []metav1.Condition {
@@ -60,7 +61,7 @@ rpi_connect_info{version="v1.2.3"} 1
 // kindsSay is how many resources there are, with those named.
 func kindsSay(there map[string]int) string {
 	text := "# HELP rpi_connect_resources Resources, by kind; 0 where there is none.\n# TYPE rpi_connect_resources gauge\n"
-	for _, kind := range []string{"Artefact", "AuthKey", "Deployment", "Device", "DeviceIdentity", "FleetRollout"} {
+	for _, kind := range cluster.Kinds() {
 		text += fmt.Sprintf("rpi_connect_resources{kind=%q} %d\n", kind, there[kind])
 	}
 	return text

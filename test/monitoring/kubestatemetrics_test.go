@@ -56,7 +56,7 @@ var _ = Describe("What is shipped for kube-state-metrics", func() {
 	It("tells of every condition of every resource", func(ctx context.Context) {
 		for _, list := range cluster.Lists() {
 			Expect(control.Client.List(ctx, list)).To(Succeed())
-			Expect(meta.LenList(list)).To(BeNumerically(">", 0), "%T", list)
+			Expect(meta.LenList(list)).To(BeNumerically(">", 0), "%T is empty: config/samples needs one", list)
 			Expect(meta.EachListItem(list, func(item runtime.Object) error {
 				obj := item.(lifecycle.Object)
 				gvk, err := control.Client.GroupVersionKindFor(obj)
