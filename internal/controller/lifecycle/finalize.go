@@ -23,7 +23,8 @@ func (p *pass[O]) finalize(ctx context.Context) (Outcome, error) {
 	if !p.hasFinalizer() {
 		return NoChange(0), nil
 	}
-	if _, done := p.done(); done || p.orphans() || !p.record.Own() && len(p.sent.all()) == 0 {
+	removes := p.record.Own() && !p.orphansAdopted() || len(p.sent.all()) > 0
+	if _, done := p.done(); done || p.orphansCreated() || !removes {
 		return p.dropFinalizer(ctx)
 	}
 	remote, err := p.connectToDelete(ctx)
@@ -61,6 +62,9 @@ func (p *pass[O]) toDelete(ctx context.Context, remote Remote) (id string, waits
 	}
 	switch seen.Relation {
 	case Mine:
+		if p.orphansAdopted() {
+			return "", nil, nil
+		}
 		p.noteOrganisation(seen) // once it is deleted nothing else tells that it was here
 		return seen.ID, nil, nil
 	case Recovered:
@@ -126,16 +130,10 @@ func (p *pass[O]) delete(ctx context.Context, remote Remote, id string) (Outcome
 	return p.dropFinalizer(ctx)
 }
 
-// orphans tells whether the remote object stays when the resource goes.
-func (p *pass[O]) orphans() bool {
-	switch p.obj.GetCommonSpec().DeletionPolicy {
-	case v1alpha1.DeletionPolicyOrphan:
-		return true
-	case v1alpha1.DeletionPolicyDelete:
-		return false
-	default:
-		return p.kind.OrphanByDefault || p.record.Origin == Adopted || p.record.Origin == Imported
-	}
+// orphansAdopted tells whether the remote object stays when the resource goes, because it was there
+// before. It says nothing of what a request has made that was to take its place.
+func (p *pass[O]) orphansAdopted() bool {
+	return p.record.Origin == Adopted && p.obj.GetCommonSpec().DeletionPolicy == ""
 }
 
 // orphansCreated tells whether even what the operator made stays when the resource goes.

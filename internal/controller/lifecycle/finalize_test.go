@@ -50,13 +50,19 @@ func TestWhatGoesWithAResource(t *testing.T) {
 		"nothing that only a user has written": {[]func(*v1alpha1.Artefact){finalizer, annotated(v1alpha1.AnnotationID, "a1")}, nil, mine("a1"), ""},
 		"nothing that only a user has written, by policy": {
 			[]func(*v1alpha1.Artefact){finalizer, annotated(v1alpha1.AnnotationID, "a1"), policy(remove)}, nil, mine("a1"), ""},
-		"what comes from a backup":            {[]func(*v1alpha1.Artefact){restored("a1", Created)}, nil, mine("a1"), "observe delete a1 release"},
-		"what was seen with another token":    {[]func(*v1alpha1.Artefact){has("a1", Created), seenWith(otherToken)}, nil, mine("a1"), "observe delete a1 release"},
-		"what was seen with this token":       {[]func(*v1alpha1.Artefact){has("a1", Created), seenWith(token)}, nil, mine("a1"), "delete a1 release"},
-		"what is foreign by now":              {[]func(*v1alpha1.Artefact){restored("a1", Created)}, nil, ForeignObject("a1", Stalled(v1alpha1.ReasonConflict, "It is another's.")), "observe release"},
-		"what is not there":                   {[]func(*v1alpha1.Artefact){restored("a1", Created)}, nil, AbsentObject(), "observe release"},
-		"what a kind cannot remove":           {[]func(*v1alpha1.Artefact){has("a1", Created)}, func(s *stage) { s.lookout = true }, mine("a1"), ""},
-		"what a request has made":             {[]func(*v1alpha1.Artefact){asked(time.Minute)}, nil, Observation{Relation: Recovered, ID: "a1"}, "observe delete a1 release"},
+		"what comes from a backup":         {[]func(*v1alpha1.Artefact){restored("a1", Created)}, nil, mine("a1"), "observe delete a1 release"},
+		"what was seen with another token": {[]func(*v1alpha1.Artefact){has("a1", Created), seenWith(otherToken)}, nil, mine("a1"), "observe delete a1 release"},
+		"what was seen with this token":    {[]func(*v1alpha1.Artefact){has("a1", Created), seenWith(token)}, nil, mine("a1"), "delete a1 release"},
+		"what is foreign by now":           {[]func(*v1alpha1.Artefact){restored("a1", Created)}, nil, ForeignObject("a1", Stalled(v1alpha1.ReasonConflict, "It is another's.")), "observe release"},
+		"what is not there":                {[]func(*v1alpha1.Artefact){restored("a1", Created)}, nil, AbsentObject(), "observe release"},
+		"what a kind cannot remove":        {[]func(*v1alpha1.Artefact){has("a1", Created)}, func(s *stage) { s.lookout = true }, mine("a1"), ""},
+		"what a request has made":          {[]func(*v1alpha1.Artefact){asked(time.Minute)}, nil, Observation{Relation: Recovered, ID: "a1"}, "observe delete a1 release"},
+		"what a request has made beside what a user has written": {
+			[]func(*v1alpha1.Artefact){asked(time.Minute), annotated(v1alpha1.AnnotationID, "a0")}, nil, Observation{Relation: Recovered, ID: "a1"}, "observe delete a1 release"},
+		"what a request has made in the place of what was adopted": {
+			[]func(*v1alpha1.Artefact){has("a0", Adopted), asked(time.Minute)}, nil, Observation{Relation: Recovered, ID: "a1"}, "observe delete a1 release"},
+		"not what was adopted, and that a request was to replace": {
+			[]func(*v1alpha1.Artefact){has("a0", Adopted), asked(time.Minute)}, nil, mine("a0"), "observe release"},
 		"what a request was to replace":       {[]func(*v1alpha1.Artefact){has("a1", Created), asked(2 * time.Minute)}, nil, mine("a1"), "observe delete a1 release"},
 		"not what an older one has on record": {[]func(*v1alpha1.Artefact){has("a1", Created)}, func(s *stage) { s.apply(elder(has("a1", Created))) }, mine("a1"), "release"},
 	} {

@@ -38,6 +38,9 @@ func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *
 	p := &pass[O]{Reconciler: r, req: req, obj: obj, known: known, record: recordOf(obj), sent: sentOf(obj)}
 	p.stored, _ = obj.DeepCopyObject().(O)
 	p.held = p.stored
+	if p.deleting() && p.record.Origin == Imported {
+		p.record = Record{} // it takes nothing over any more, but may have made something
+	}
 	p.recallSent()
 	if known.paused {
 		known.lookSince, known.paused = r.Clock.Now(), false
