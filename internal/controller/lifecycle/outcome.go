@@ -174,7 +174,9 @@ func outcomeOf(err error, progress string, now time.Time) (Outcome, bool) {
 // quota, an admission policy, a right that is missing.
 func kubernetesOutcome(err error) (Outcome, bool) {
 	if apierrors.IsNotFound(err) {
-		return NoChange(0), true // the resource was deleted meanwhile
+		// The resource was deleted meanwhile, mostly, and then the next pass ends it. But a namespace that was
+		// removed by force takes no writes either, until somebody makes it anew.
+		return RequeueWithBackoff(), true
 	}
 	words, refused := Refusal(err)
 	if !refused {

@@ -50,7 +50,7 @@ func TestOutcomeOf(t *testing.T) {
 			Outcome{Ready: unknown, Reason: v1alpha1.ReasonAccessTokenMissing, Message: `Secret "org" has no value under the key "token"`}},
 
 		"a listing is on its way":            {reflector.ErrPending, Outcome{}},
-		"the resource was deleted meanwhile": {apierrors.NewNotFound(artefacts, "kiosk"), Outcome{}},
+		"the resource was deleted meanwhile": {apierrors.NewNotFound(artefacts, "kiosk"), RequeueWithBackoff()},
 
 		"its turn comes in a moment":         {refusal(connectclient.ErrDeferred, after(3*time.Second)), Outcome{RequeueAfter: 3 * time.Second, Scheduled: true}},
 		"its turn comes just before 10 s":    {refusal(connectclient.ErrDeferred, after(10*time.Second-1)), Outcome{RequeueAfter: 10*time.Second - 1, Scheduled: true}},
