@@ -238,9 +238,13 @@ func (p *pass[O]) amend(ctx context.Context, request Intent, change func(*Intent
 }
 
 // withdrawIntent takes the intent off the resource after a request that was not carried out, or
-// puts back the one that was there before.
+// puts back the one that was there before. One that stayed would have what somebody else makes taken
+// for what the request has made.
 func (p *pass[O]) withdrawIntent(ctx context.Context) error {
-	return p.noteSent(ctx, anyVersion, leaveFinalizer, p.sent, nil)
+	_, err := p.persist(ctx, func(ctx context.Context) error {
+		return p.noteSent(ctx, anyVersion, leaveFinalizer, p.sent, nil)
+	})
+	return err
 }
 
 // recordCreated stores the id of the remote object that was made just now, and takes the intent
@@ -248,17 +252,14 @@ func (p *pass[O]) withdrawIntent(ctx context.Context) error {
 func (p *pass[O]) recordCreated(ctx context.Context, remote Remote, made Observation) error {
 	annotations := p.annotations(made.ID, Created)
 	remain := sent{unanswered: p.unanswered()}
-	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9}
-	var err error
-	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
-		err = p.noteSent(ctx, anyVersion, leaveFinalizer, remain, annotations)
-		return err == nil || gone(err), nil
+	gone, err := p.persist(ctx, func(ctx context.Context) error {
+		return p.noteSent(ctx, anyVersion, leaveFinalizer, remain, annotations)
 	})
 	switch {
-	case gone(err):
+	case gone:
 		return errors.Join(err, p.abandon(ctx, remote, made))
-	case err != nil, waitErr != nil:
-		return errors.Join(err, waitErr)
+	case err != nil:
+		return err
 	}
 	p.noteRecord(made.ID, Created)
 	p.known.freshness.met()
@@ -266,9 +267,33 @@ func (p *pass[O]) recordCreated(ctx context.Context, remote Remote, made Observa
 	return nil
 }
 
-// gone tells whether the resource that was to be written is not there any more, or is another one
-// under the same name.
-func gone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
+// persist makes a write of what nobody would know any more: neither a shutdown nor an API server that
+// is away for a moment keeps it from being made. It tells whether the resource has gone meanwhile.
+func (p *pass[O]) persist(ctx context.Context, write func(context.Context) error) (gone bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9}
+	waitErr := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
+		err = write(ctx)
+		gone = p.gone(ctx, err)
+		return err == nil || gone, nil
+	})
+	if err != nil && !gone {
+		err = errors.Join(err, waitErr)
+	}
+	return gone, err
+}
+
+// gone tells by the error of a write whether the resource is not there any more, or is another one
+// under the same name. A conflict alone does not say so: many who write at the same time make one, too.
+func (p *pass[O]) gone(ctx context.Context, err error) bool {
+	if !apierrors.IsConflict(err) {
+		return apierrors.IsNotFound(err)
+	}
+	there := p.kind.New()
+	readErr := p.Live.Get(ctx, p.req.NamespacedName, there)
+	return apierrors.IsNotFound(readErr) || readErr == nil && there.GetUID() != p.obj.GetUID()
+}
 
 // abandon removes what was made for a resource that has gone meanwhile: nobody would.
 func (p *pass[O]) abandon(ctx context.Context, remote Remote, made Observation) error {
@@ -300,6 +325,9 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 		remain.unanswered = p.unanswered() // it was an earlier request: what the newest one makes may still come
 	}
 	if err := p.noteSent(ctx, exactVersion, addFinalizer, remain, p.annotations(seen.ID, origin)); err != nil {
+		if apierrors.IsConflict(err) && origin == Adopted { // the next pass may be about another object
+			p.Claims.Release(objectClaim(p.gvk.Kind, seen.ID), p.obj.GetUID())
+		}
 		return err
 	}
 	p.noteRecord(seen.ID, origin)

@@ -438,6 +438,9 @@ func TestWhatTurnsUpAndCannotBeNoted(t *testing.T) {
 				s.open(time.Minute)
 				s.tells()
 				s.silent()
+				if _, held := s.Claims.HolderOf(objectClaim("Artefact", "a1")); held != (relation == Recovered) {
+					s.Errorf("others are kept from it: %t", held)
+				}
 			})
 		})
 	}
@@ -517,7 +520,30 @@ func TestARefusedRequest(t *testing.T) {
 				s.Fatal(err)
 			}
 			s.says(metav1.ConditionFalse, v1alpha1.ReasonInvalid, "the name is taken")
-			s.open(0) // it is looked for, and not found
+			if got := len(SentIntents(s.resource())); got != 1 || writes < 8 { // it is looked for, and not found
+				s.Errorf("%d requests are open after %d writes", got, writes)
+			}
+		})
+	})
+	t.Run("that nobody can note at first", func(t *testing.T) {
+		playBoth(t, func(s *stage) {
+			s.apply(kiosk())
+			s.finds(AbsentObject())
+			s.creates(Observation{}, refused("the name is taken"))
+			writes := 0
+			s.writing = func(part string) error {
+				if part == "metadata" {
+					if writes++; writes > 1 && writes < 8 {
+						return errors.New("connection refused")
+					}
+				}
+				return nil
+			}
+			s.reconcile()
+			s.open()
+			if s.recalls() {
+				s.Error("the intent is remembered")
+			}
 		})
 	})
 	t.Run("by the kind itself", func(t *testing.T) {
@@ -578,6 +604,23 @@ func TestWhatWasMadeIsRecorded(t *testing.T) {
 			if got := recordOf(s.resource()); got != want {
 				s.Errorf("on record is %+v, want %+v", got, want)
 			}
+		})
+	})
+	t.Run("although many write to the resource at the same time", func(t *testing.T) {
+		playBoth(t, func(s *stage) {
+			s.apply(kiosk())
+			s.finds(AbsentObject())
+			s.creates(mine("a1"), nil)
+			write(s, func(n int) error {
+				if n < 3 {
+					return conflict()
+				}
+				return nil
+			})
+			s.reconcile()
+			s.records("a1", Created)
+			s.open()
+			s.called("observe prepare create release")
 		})
 	})
 	t.Run("although somebody changes the resource", func(t *testing.T) {
