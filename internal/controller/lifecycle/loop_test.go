@@ -604,6 +604,27 @@ func TestWhenAPassBegins(t *testing.T) {
 			s.called("forget")
 		})
 	})
+	t.Run("and of what was made anew before anybody looked", func(t *testing.T) {
+		play(t, true, func(s *stage) {
+			s.apply(kiosk())
+			s.finds(AbsentObject())
+			s.creates(mine("a1"), nil)
+			s.reconcile()
+			var forgotten []string
+			s.kind.Forget = func(resource types.NamespacedName) { forgotten = append(forgotten, resource.Name) }
+			s.edit(func(a *v1alpha1.Artefact) { a.Finalizers = nil })
+			s.delete()
+			s.apply(kiosk(func(a *v1alpha1.Artefact) { a.UID = "another" }))
+			s.finds(NotKnown(available))
+			s.reconcile()
+			s.called("forget observe release")
+			if _, held := s.Claims.HolderOf(objectClaim("Artefact", "a1")); held || !slices.Equal(forgotten, []string{"kiosk"}) {
+				s.Errorf("it is remembered: %t %v", held, forgotten)
+			}
+			s.reconcile()
+			s.called("observe release")
+		})
+	})
 	t.Run("and what is made anew is another one", func(t *testing.T) {
 		play(t, true, func(s *stage) {
 			name := types.NamespacedName{Namespace: "lab", Name: "kiosk"}

@@ -49,6 +49,14 @@ func (m *memory) sentBy(resource types.UID) (sent, bool) {
 	return s, ok
 }
 
+// hasAnother tells whether what is remembered under the name is another resource's.
+func (m *memory) hasAnother(resource types.NamespacedName, uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known, ok := m.of[resource]
+	return ok && known.uid != uid
+}
+
 // recall returns what is remembered of a resource. One that was deleted and made again under the
 // same name is another.
 func (m *memory) recall(resource types.NamespacedName, uid types.UID, now time.Time) *remembered {

@@ -66,6 +66,9 @@ func (r *Reconciler[O]) Reconcile(ctx context.Context, req reconcile.Request) (r
 		r.forget(req)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
+	if r.memory.hasAnother(req.NamespacedName, obj.GetUID()) {
+		r.forget(req) // it was deleted, and made again, between two passes
+	}
 	known := r.memory.recall(req.NamespacedName, obj.GetUID(), r.Clock.Now())
 	if after, behind := known.expectation.behind(obj.GetResourceVersion(), wallClock()); behind {
 		return reconcile.Result{RequeueAfter: after}, nil
