@@ -270,6 +270,25 @@ var _ = Describe("A FleetRollout", func() {
 				Eventually(f.ready(ctx, r)).Should(HavePrefix("True Complete: 8 of 8 devices run v3."))
 			})
 
+			It("brings those back, too, that others have updated before it began", func(ctx context.Context) {
+				b := f.pis(4)
+				for _, name := range []string{"v1", "v2"} {
+					a := f.artefact(name)
+					Expect(f.Create(ctx, a)).To(Succeed())
+					Eventually(f.ready(ctx, a)).Should(HavePrefix("True Available"))
+					f.Org.AddDeployment(f.Org.Devices()[0].ID, a.Status.ID)
+					Eventually(func() []connectsim.Deployment { return f.Org.Deployments("") }).Should(HaveEach(HaveField("State", connectsim.Succeeded)))
+				}
+				b.set(func(b *pis) { b.fails[piName(1)], b.fails[piName(2)] = "does not boot", "does not boot" })
+				r := f.rollout("v2", func(s *v1alpha1.FleetRolloutSpec) {
+					s.FailurePolicy = &v1alpha1.FleetFailurePolicy{MaxFailures: number(1), Action: v1alpha1.FailureActionRollback}
+					s.RollbackTo = &v1alpha1.ArtefactReference{Name: "v1"}
+				})
+				Expect(f.Create(ctx, r)).To(Succeed())
+				Eventually(f.ready(ctx, r)).Should(HavePrefix("False RolledBack: The devices that ran v2 have been brought back to v1"))
+				Expect(f.deployed("v1")()).To(Equal(3), "once before, and once for each device that ran v2")
+			})
+
 			It("updates nobody twice, whatever is lost of it", func(ctx context.Context) {
 				f.pis(6)
 				r := f.rollout("v1")

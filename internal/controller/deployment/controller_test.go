@@ -3,12 +3,16 @@
 package deployment
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"rpi-connect.dev/operator/api/v1alpha1"
 	"rpi-connect.dev/operator/internal/connectclient"
@@ -258,8 +262,8 @@ func TestChoose(t *testing.T) {
 			[]connectclient.Deployment{of("b", "2", succeeded), of("a", "1", cancelled)}, nil, false, deploy},
 	} {
 		t.Run(name, func(t *testing.T) {
-			choice, err := choose(test.all, "a", test.force, func(id string) (lifecycle.Owner, bool, error) {
-				owner, owned := test.owners[id]
+			choice, err := choose(test.all, "a", test.force, func(d *connectclient.Deployment) (lifecycle.Owner, bool, error) {
+				owner, owned := test.owners[d.ID]
 				return owner, owned, nil
 			})
 			if err != nil {
@@ -274,6 +278,53 @@ func TestChoose(t *testing.T) {
 			}
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// What one Deployment of a FleetRollout has taken over is for the others of it as if it was made: none
+// of them takes the past of its device for the present.
+func TestOwnerOfARollout(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	run := func(name, rollout string) *v1alpha1.Deployment {
+		obj := &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "lab", Name: name}}
+		if rollout != "" {
+			obj.OwnerReferences = []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(), Kind: "FleetRollout", Name: rollout, UID: types.UID(rollout), Controller: new(true)}}
+		}
+		return obj
+	}
+	cache := fake.NewClientBuilder().WithScheme(scheme).WithObjects(run("kiosk-1", "kiosk"), run("lobby-1", "lobby"), run("by-hand", "")).Build()
+	for name, test := range map[string]struct {
+		rollout, owner string
+		owned, created bool
+		want           bool
+		state          connectclient.DeploymentState
+	}{
+		"what the same rollout has taken over":                          {"kiosk", "kiosk-1", true, false, true, succeeded},
+		"what the same rollout has taken over, and cancelled":           {"kiosk", "kiosk-1", true, false, false, cancelled},
+		"what the same rollout has made, and cancelled":                 {"kiosk", "kiosk-1", true, true, true, cancelled},
+		"what the same rollout has made":                                {"kiosk", "kiosk-1", true, true, true, succeeded},
+		"what another rollout has taken over":                           {"kiosk", "lobby-1", true, false, false, succeeded},
+		"what another rollout has made":                                 {"kiosk", "lobby-1", true, true, true, succeeded},
+		"what a Deployment without a rollout has taken over":            {"kiosk", "by-hand", true, false, false, succeeded},
+		"what another one without a rollout has taken over":             {"", "by-hand", true, false, false, succeeded},
+		"what a rollout has taken over, for a Deployment that has none": {"", "kiosk-1", true, false, false, succeeded},
+		"what one has taken over that is gone":                          {"kiosk", "gone", true, false, false, succeeded},
+		"what nobody has":                                               {"kiosk", "", false, false, false, succeeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &external{controller: &controller{client: cache}, obj: run("kiosk-2", test.rollout), conn: &lifecycle.Connection{
+				Owner: func(context.Context, string) (lifecycle.Owner, bool, error) {
+					return lifecycle.Owner{NamespacedName: types.NamespacedName{Namespace: "lab", Name: test.owner}, Created: test.created}, test.owned, nil
+				},
+			}}
+			owner, owned, err := e.ownerOf(t.Context(), new(of("a", "1", test.state)))
+			if err != nil || owned != test.owned || owner.Created != test.want {
+				t.Errorf("it is owned: %t, want %t; it counts as made: %t, want %t; %v", owned, test.owned, owner.Created, test.want, err)
 			}
 		})
 	}

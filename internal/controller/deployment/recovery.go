@@ -8,6 +8,7 @@ import (
 	"errors"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -139,7 +140,7 @@ func lost(all []connectclient.Deployment, before note) []connectclient.Deploymen
 
 // adopt decides what the device's deployments, the newest first, mean for this one.
 func (e *external) adopt(ctx context.Context, all []connectclient.Deployment) (lifecycle.Observation, error) {
-	choice, err := choose(all, e.artefact.id, e.obj.Spec.Force, func(id string) (lifecycle.Owner, bool, error) { return e.conn.Owner(ctx, id) })
+	choice, err := choose(all, e.artefact.id, e.obj.Spec.Force, func(d *connectclient.Deployment) (lifecycle.Owner, bool, error) { return e.ownerOf(ctx, d) })
 	switch {
 	case err != nil:
 		return lifecycle.Observation{}, err
@@ -156,6 +157,24 @@ func (e *external) adopt(ctx context.Context, all []connectclient.Deployment) (l
 	return lifecycle.AbsentObject(), nil
 }
 
+// ownerOf finds the Deployment that has a deployment. What one of the same FleetRollout has taken over
+// counts as made by it: the rollout knows that the device has it, and wants something else now. What was
+// cancelled it mostly has not got.
+func (e *external) ownerOf(ctx context.Context, d *connectclient.Deployment) (owner lifecycle.Owner, owned bool, err error) {
+	owner, owned, err = e.conn.Owner(ctx, d.ID)
+	rollout := metav1.GetControllerOf(e.obj)
+	if err != nil || !owned || owner.Created || rollout == nil || d.State == connectclient.DeploymentCancelled {
+		return owner, owned, err
+	}
+	var theirs v1alpha1.Deployment
+	if err := e.client.Get(ctx, owner.NamespacedName, &theirs); client.IgnoreNotFound(err) != nil {
+		return owner, owned, err
+	}
+	other := metav1.GetControllerOf(&theirs)
+	owner.Created = other != nil && other.UID == rollout.UID
+	return owner, owned, nil
+}
+
 // choice is what becomes of a Deployment: it takes a deployment that is there, another resource has
 // it, or, with neither, a new one is made.
 type choice struct {
@@ -168,13 +187,14 @@ type choice struct {
 //
 // The device runs it already, or is about to, if its newest deployment is of the artefact and has
 // not failed. A success further back that no resource has on record is the past of this very
-// manifest, applied anew; unless the newest deployment was made by a resource of this cluster: then
-// deploying the older artefact again is a step back that somebody wants.
-func choose(all []connectclient.Deployment, artefactID string, force bool, ownerOf func(id string) (lifecycle.Owner, bool, error)) (choice, error) {
+// manifest, applied anew; unless the newest deployment was made by a resource of this cluster, or is
+// known to the same FleetRollout: then deploying the older artefact again is a step back that somebody
+// wants.
+func choose(all []connectclient.Deployment, artefactID string, force bool, ownerOf func(*connectclient.Deployment) (lifecycle.Owner, bool, error)) (choice, error) {
 	if force || len(all) == 0 {
 		return choice{}, nil
 	}
-	owner, owned, err := ownerOf(all[0].ID)
+	owner, owned, err := ownerOf(&all[0])
 	switch {
 	case err != nil:
 		return choice{}, err
@@ -189,7 +209,7 @@ func choose(all []connectclient.Deployment, artefactID string, force bool, owner
 		if all[i].ArtefactID != artefactID || all[i].State != connectclient.DeploymentSucceeded {
 			continue
 		}
-		if _, owned, err := ownerOf(all[i].ID); err != nil {
+		if _, owned, err := ownerOf(&all[i]); err != nil {
 			return choice{}, err
 		} else if !owned {
 			return choice{take: &all[i]}, nil
