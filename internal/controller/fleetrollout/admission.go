@@ -118,8 +118,7 @@ func attempt(m *member) int {
 // not report back. Another attempt has to be forced, because Connect says that the artefact is on
 // its way.
 func unreported(m *member) bool {
-	return m.last != nil && m.last.obj.Status.Outcome == v1alpha1.DeploymentDeadlineExceeded ||
-		m.last != nil && m.last.state == withdrawn && m.last.obj.Spec.Force
+	return m.last != nil && m.last.obj.Status.Outcome == v1alpha1.DeploymentDeadlineExceeded
 }
 
 // withdrawPending has the Deployments cancelled that no device shall begin with any more: of earlier
@@ -163,5 +162,5 @@ func (p *planner) unwanted(c *child) bool {
 
 // toBegin tells whether a member waits for nothing but its turn.
 func (p *planner) toBegin() bool {
-	return slices.ContainsFunc(p.members, func(m *member) bool { return m.state == waiting }) || len(p.rollback.targets) > 0
+	return slices.ContainsFunc(p.members, func(m *member) bool { return m.state == waiting })
 }

@@ -78,20 +78,24 @@ func (b *batch) takes(m *member) bool {
 	return true
 }
 
-// read counts the members by where they are.
+// read counts the members by where they are, and finds out when they began and ended.
 func (b *batch) read() {
 	for _, m := range b.members {
 		b.count[m.state]++
-		if m.last == nil {
-			continue
+		if m.last != nil {
+			b.note(m)
 		}
-		b.begun = true
-		if created := m.last.obj.CreationTimestamp.Time; b.started.IsZero() || created.Before(b.started) {
-			b.started = created
-		}
-		if m.state.ended() && m.last.since.After(b.ended) {
-			b.ended = m.last.since
-		}
+	}
+}
+
+// note takes over from a member that has begun when the batch began and ended.
+func (b *batch) note(m *member) {
+	b.begun = true
+	if created := m.last.obj.CreationTimestamp.Time; b.started.IsZero() || created.Before(b.started) {
+		b.started = created
+	}
+	if m.state.ended() && m.last.since.After(b.ended) {
+		b.ended = m.last.since
 	}
 }
 

@@ -140,10 +140,7 @@ const named = 3
 func (p *planner) someFailures() string {
 	var some []string
 	for _, c := range p.failures.all {
-		if len(some) == named {
-			break
-		}
-		if !p.failures.accepted[c.device] {
+		if !p.failures.accepted[c.device] && len(some) < named {
 			some = append(some, fmt.Sprintf("%s (%s)", p.nameOf(c), shortened(c.failureReason())))
 		}
 	}

@@ -33,7 +33,8 @@ type fleet struct {
 	offline map[string]bool
 	fails   map[string]bool // by the device, or "artefact" or "device artefact"
 
-	events    []string
+	events    []string       // their reasons
+	told      []string       // their messages
 	posts     map[string]int // by device and artefact
 	most      int            // active at the same moment
 	limit     int            // how many may be active when one more begins; 0: any number
@@ -110,9 +111,12 @@ func (f *fleet) reconcile() plan {
 			f.writes++
 		}
 		for _, e := range p.events {
-			f.events = append(f.events, e.Reason)
+			f.events, f.told = append(f.events, e.Reason), append(f.told, e.Message)
 		}
 		for _, c := range p.withdraw {
+			if c.state != pending && c.state != deferred {
+				f.t.Fatalf("%s is withdrawn while it is %v", c.obj.Name, c.state)
+			}
 			obj := f.children[c.obj.Name]
 			obj.Annotations = map[string]string{v1alpha1.AnnotationWithdrawn: "true"}
 			obj.Spec.Cancel = true
@@ -122,6 +126,9 @@ func (f *fleet) reconcile() plan {
 		for _, c := range p.remove {
 			if !c.state.ended() && c.state != withdrawn {
 				f.t.Fatalf("%s is removed while it is %v", c.obj.Name, c.state)
+			}
+			if f.children[c.obj.Name] == nil {
+				f.t.Fatalf("%s is removed twice", c.obj.Name)
 			}
 			delete(f.children, c.obj.Name)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -224,6 +225,90 @@ func TestABatchThatProvesNothing(t *testing.T) {
 	})
 }
 
+// A device that joins a batch that is long over has still to be updated.
+func TestADeviceThatJoinsThePassedBatch(t *testing.T) {
+	f := newFleet(t, 4, func(s *spec) { s.Batches = []v1alpha1.FleetBatch{{Name: "canary", Tags: []string{"canary"}}} })
+	f.devices[0].Tags = []string{"canary"}
+	f.until(v1alpha1.RolloutComplete)
+	f.devices = append(f.devices, testDevice(100, "canary"))
+	f.reconcile()
+	if s := f.rollout.Status; s.Phase != v1alpha1.RolloutProgressing || s.Devices.Pending != 1 {
+		t.Errorf("it is %s: %+v", s.Phase, s.Devices)
+	}
+	f.until(v1alpha1.RolloutComplete)
+	f.says("5 of 5")
+}
+
+// A batch is not over while one of its devices has still to begin, waits or is being updated.
+func TestABatchThatIsNotOver(t *testing.T) {
+	canary := func(most int32) func(*spec) {
+		return func(s *spec) {
+			s.MaxConcurrent = num(most)
+			s.Batches = []v1alpha1.FleetBatch{{Name: "canary", Size: num(2), MinSucceeded: new(int32(0))}, {Name: "some", Size: num(2)}}
+		}
+	}
+	isBusy := func(f *fleet, posts int) {
+		f.t.Helper()
+		if s := f.rollout.Status; s.Batch != "canary" || s.Batches[0].EndedAt != nil || f.postsOf("v1") != posts || len(s.Batches) != 3 {
+			f.t.Errorf("batch %s, %+v, %d deployments", s.Batch, s.Batches, f.postsOf("v1"))
+		}
+	}
+	t.Run("one waits for its device, and one for its turn", func(t *testing.T) {
+		f := newFleet(t, 8, canary(1))
+		f.reconcile()
+		isBusy(f, 1)
+		f.step()
+		isBusy(f, 1)
+	})
+	t.Run("one waits for its device, and one is being updated", func(t *testing.T) {
+		f := newFleet(t, 8, canary(8))
+		f.reconcile()
+		for _, c := range f.children {
+			f.offline[c.Spec.Device.ID] = true
+			break
+		}
+		f.step()
+		isBusy(f, 2)
+	})
+}
+
+// Where the status was lost, the Deployments tell when a batch was over: when the last of its devices
+// ended, in whatever order they did, or when the last that was waited for was put off.
+func TestWhenABatchWasOverByItsDeployments(t *testing.T) {
+	for _, last := range []int{0, 1} {
+		f := newFleet(t, 6, func(s *spec) {
+			s.Order, s.Batches = v1alpha1.OrderName, []v1alpha1.FleetBatch{{Name: "canary", Size: num(2), SoakTime: span(3 * time.Hour)}}
+		})
+		f.reconcile()
+		f.offline[f.devices[last].ID] = true
+		f.step()
+		f.step() // the other one has succeeded
+		for range 20 {
+			f.step()
+		}
+		clear(f.offline)
+		f.until(v1alpha1.RolloutSoaking)
+		over := f.now
+		for range 30 {
+			f.step()
+		}
+		f.rollout.Status = v1alpha1.FleetRolloutStatus{}
+		f.step()
+		if got := f.rollout.Status.Batches[0].EndedAt; got == nil || !got.Time.Equal(over) {
+			t.Errorf("it was over at %s, want %s", got, over)
+		}
+		f.says("the next one begins at " + over.Add(3*time.Hour).Format("2006-01-02 15:04"))
+	}
+	f := newFleet(t, 6, func(s *spec) {
+		s.Order, s.Batches = v1alpha1.OrderName, []v1alpha1.FleetBatch{{Name: "canary", Size: num(2), SoakTime: span(3 * time.Hour)}}
+	})
+	f.offline[f.devices[1].ID] = true
+	f.until(v1alpha1.RolloutSoaking)
+	if got := f.rollout.Status.Batches[0].EndedAt; !got.Time.Equal(f.now) || f.now.Before(epoch.Add(time.Hour)) {
+		t.Errorf("it was over at %s, want %s, when the device was put off", got, f.now)
+	}
+}
+
 func TestOfflineDevicesBlockNothing(t *testing.T) {
 	f := newFleet(t, 40, func(s *spec) { s.MaxConcurrent = num(3) })
 	for i := range 5 {
@@ -291,6 +376,40 @@ func TestFailures(t *testing.T) {
 		if f.rollout.Status.Phase != v1alpha1.RolloutPaused {
 			t.Error("it resumes by itself")
 		}
+		f.says(": pi-00") // they are named although they have left
+	})
+	t.Run("stay too many when so many devices join that they would be tolerated", func(t *testing.T) {
+		f := failing(t, v1alpha1.FleetFailurePolicy{MaxFailures: pct("5%")})
+		f.until(v1alpha1.RolloutPaused)
+		for i := range 1000 {
+			f.devices = append(f.devices, testDevice(1000+i))
+		}
+		f.step()
+		f.says("False FailuresExceeded: Paused: too many devices had failed.")
+		f.edit(func(*spec) {}) // whoever edits the spec has seen it
+		f.step()
+		if f.rollout.Status.Phase != v1alpha1.RolloutProgressing {
+			t.Errorf("after an edit it is %s", f.rollout.Status.Phase)
+		}
+	})
+	t.Run("stay too many when a request to go on was made before they were", func(t *testing.T) {
+		f := failing(t, v1alpha1.FleetFailurePolicy{MaxFailures: num(2)})
+		f.annotate(v1alpha1.AnnotationResumeRequestedAt, "before")
+		f.until(v1alpha1.RolloutPaused)
+		for name, change := range map[string]func(){
+			"taken off":              func() { f.annotate(v1alpha1.AnnotationResumeRequestedAt, "") },
+			"there, and handled":     func() { f.annotate(v1alpha1.AnnotationResumeRequestedAt, "before") },
+			"older than the status":  func() { f.rollout.Status = v1alpha1.FleetRolloutStatus{} },
+			"there once the next is": func() {},
+		} {
+			if change(); name == "there, and handled" {
+				f.rollout.Status.LastHandledResumeAt = "before"
+			}
+			f.step()
+			if f.rollout.Status.Phase != v1alpha1.RolloutPaused {
+				t.Errorf("the request is %s: it goes on", name)
+			}
+		}
 	})
 	t.Run("are tolerated by a new limit", func(t *testing.T) {
 		f := failing(t, v1alpha1.FleetFailurePolicy{MaxFailures: num(2)})
@@ -329,6 +448,40 @@ func TestFailures(t *testing.T) {
 			if n > 3 {
 				t.Errorf("%s was tried %d times", what, n)
 			}
+		}
+	})
+	t.Run("are retried by force where Connect says that the first attempt is on its way", func(t *testing.T) {
+		f := newFleet(t, 3, func(s *spec) { s.MaxConcurrent, s.Retry = num(3), &v1alpha1.FleetRetry{Backoff: span(5 * time.Minute)} })
+		f.reconcile()
+		silent, broken, slow := f.devices[0].ID, f.devices[1].ID, f.devices[2].ID
+		for _, c := range f.children {
+			switch c.Spec.Device.ID {
+			case silent:
+				c.Status.State = string(connectclient.DeploymentInProgress)
+				f.end(c, v1alpha1.DeploymentDeadlineExceeded, v1alpha1.ReasonDeadlineExceeded)
+			case broken:
+				c.Status.State = string(connectclient.DeploymentFailed)
+				f.end(c, v1alpha1.DeploymentFailed, v1alpha1.ReasonFailed)
+			}
+		}
+		f.offline[slow] = true
+		f.now = f.now.Add(5 * time.Minute)
+		forced := func(when string) {
+			t.Helper()
+			f.reconcile()
+			for name, c := range f.children {
+				if second := c.Labels[v1alpha1.LabelAttempt] == "2"; c.Spec.Force != (second && c.Spec.Device.ID == silent) {
+					t.Errorf("%s, %s on %s is forced: %t", when, name, c.Spec.Device.ID, c.Spec.Force)
+				}
+			}
+		}
+		forced("at first")
+		f.edit(func(s *spec) { s.Paused = true })
+		f.reconcile()
+		f.edit(func(s *spec) { s.Paused = false })
+		forced("after a pause")
+		if f.cancelled != 3 || len(f.children) != 5 {
+			t.Errorf("%d were cancelled and %d are there, want 3 and 5", f.cancelled, len(f.children))
 		}
 	})
 	t.Run("in a batch", func(t *testing.T) {
@@ -413,6 +566,96 @@ func TestRollback(t *testing.T) {
 		f.until(v1alpha1.RolloutRolledBack)
 		f.says("brought back to v0")
 	})
+	t.Run("passes over an artefact that was replaced before it was complete", func(t *testing.T) {
+		f := start(t)
+		f.until(v1alpha1.RolloutComplete)
+		f.edit(func(s *spec) { s.ArtefactRef.Name = "v2" })
+		f.reconcile()
+		f.edit(func(s *spec) { s.ArtefactRef.Name = "v3" })
+		for i := range 10 {
+			f.fails[f.devices[i*2].ID+" v3"] = true
+		}
+		f.until(v1alpha1.RolloutRolledBack)
+		f.says("brought back to v1")
+	})
+	t.Run("goes back to an artefact that was named by its id", func(t *testing.T) {
+		f := start(t, func(s *spec) { s.ArtefactRef, s.ArtefactID = nil, "a1" })
+		f.until(v1alpha1.RolloutComplete)
+		for i := range 10 {
+			f.fails[f.devices[i*2].ID+" v2"] = true
+		}
+		f.edit(func(s *spec) {
+			s.ArtefactRef, s.ArtefactID, s.MaxConcurrent = &v1alpha1.ArtefactReference{Name: "v2"}, "", num(20)
+		})
+		f.reconcile()
+		f.work()
+		f.edit(func(s *spec) { s.Paused = true }) // so that only the status knows where it goes
+		f.step()
+		f.step()
+		f.edit(func(s *spec) { s.Paused = false })
+		f.until(v1alpha1.RolloutRolledBack)
+		if f.postsOf("a1") != 20+10 {
+			t.Errorf("%d were brought back, want 10", f.postsOf("a1")-20)
+		}
+		for name, c := range f.children {
+			if c.Labels[v1alpha1.LabelBatch] == v1alpha1.BatchRollback && (c.Spec.ArtefactID != "a1" || c.Spec.ArtefactRef != nil) {
+				t.Errorf("%s deploys %q, %+v", name, c.Spec.ArtefactID, c.Spec.ArtefactRef)
+			}
+		}
+	})
+	t.Run("goes on once it has begun, although nothing could be done for it yet", func(t *testing.T) {
+		f := start(t, func(s *spec) {
+			s.RollbackTo = &v1alpha1.ArtefactReference{Name: "v0"}
+			s.Schedule = &v1alpha1.FleetSchedule{Windows: []v1alpha1.FleetWindow{{Start: "0 12 * * *", Duration: *span(10 * time.Minute)}}}
+		})
+		f.edit(func(s *spec) { s.MaxConcurrent = num(20) })
+		for i := range 10 {
+			f.fails[f.devices[i*2].ID+" v1"] = true
+		}
+		f.reconcile()
+		f.work()
+		f.now = f.now.Add(10 * time.Minute) // the window closes
+		f.until(v1alpha1.RolloutRollingBack)
+		if !slices.Contains(f.told, "Rolling back to v0: 10 devices have failed, and spec.failurePolicy tolerates 2: pi-0000 (does not boot), pi-0002 (does not boot), pi-0004 (does not boot).") {
+			t.Errorf("told: %q", f.told)
+		}
+		f.edit(func(s *spec) { s.FailurePolicy.MaxFailures, s.RollbackTo.Name = num(20), "v5" })
+		f.step()
+		if f.rollout.Status.Phase != v1alpha1.RolloutRollingBack || f.postsOf("v0") > 0 {
+			t.Errorf("it is %s, with %d on their way back", f.rollout.Status.Phase, f.postsOf("v0"))
+		}
+		f.until(v1alpha1.RolloutRolledBack)
+		if f.postsOf("v0") != 10 {
+			t.Errorf("%d have been brought back, want 10", f.postsOf("v0"))
+		}
+	})
+	t.Run("waits for the end of what has begun", func(t *testing.T) {
+		f := newFleet(t, 3, func(s *spec) {
+			s.RollbackTo = &v1alpha1.ArtefactReference{Name: "v0"}
+			s.FailurePolicy = &v1alpha1.FleetFailurePolicy{MaxFailures: num(0), Action: v1alpha1.FailureActionRollback}
+		})
+		f.reconcile()
+		f.fails[f.devices[0].ID] = true
+		f.offline[f.devices[1].ID] = true
+		f.work()
+		f.offline[f.devices[2].ID] = true // it is being installed
+		for _, c := range f.children {
+			if c.Spec.Device.ID == f.devices[1].ID {
+				c.Status.State = string(connectclient.DeploymentSucceeded)
+				f.end(c, v1alpha1.DeploymentSucceeded, v1alpha1.ReasonSucceeded)
+			}
+		}
+		f.step()
+		f.step()
+		if f.rollout.Status.Phase != v1alpha1.RolloutRollingBack || f.postsOf("v0") != 1 {
+			t.Errorf("it is %s, with %d on their way back", f.rollout.Status.Phase, f.postsOf("v0"))
+		}
+		clear(f.offline)
+		f.until(v1alpha1.RolloutRolledBack)
+		if f.postsOf("v0") != 2 {
+			t.Errorf("%d were brought back, want 2", f.postsOf("v0"))
+		}
+	})
 	t.Run("has nowhere to go", func(t *testing.T) {
 		f := start(t)
 		f.fails["v1"] = true
@@ -456,6 +699,9 @@ func TestPause(t *testing.T) {
 	f.edit(func(s *spec) { s.Paused = true })
 	f.reconcile()
 	f.says("Unknown Paused: spec.paused is true")
+	if got := f.rollout.Status.PauseReason; got != v1alpha1.PausedBySpec {
+		t.Errorf("it is paused by %q", got)
+	}
 	if f.cancelled != 2 {
 		t.Errorf("%d were cancelled, want the 2 that are pending", f.cancelled)
 	}
@@ -468,6 +714,9 @@ func TestPause(t *testing.T) {
 	f.edit(func(s *spec) { s.Paused = false })
 	f.until(v1alpha1.RolloutComplete)
 	f.says("10 of 10")
+	if got := f.rollout.Status.PauseReason; got != "" {
+		t.Errorf("it is paused by %q", got)
+	}
 	for name, c := range f.children {
 		if c.Labels[v1alpha1.LabelAttempt] != "1" {
 			t.Errorf("%s is another attempt", name)
@@ -493,12 +742,59 @@ func TestANewRevision(t *testing.T) {
 	if f.cancelled == 0 {
 		t.Error("what was pending of the old revision was not cancelled")
 	}
+	for name, c := range f.children {
+		if c.Labels[v1alpha1.LabelRevision] == "1" {
+			t.Errorf("%s has not let go of what the new one was to adopt", name)
+		}
+	}
+	if !slices.Contains(f.told, "Revision 3 begins: v1.") {
+		t.Errorf("told: %q", f.told)
+	}
 	var outcomes []string
 	for _, r := range f.rollout.Status.History {
 		outcomes = append(outcomes, fmt.Sprint(r.Revision, " ", r.Artefact, " ", r.Outcome))
 	}
 	if got := strings.Join(outcomes, ", "); got != "3 v1 Complete, 2 v2 Complete, 1 v1 Complete" {
 		t.Error(got)
+	}
+}
+
+// A revision says that it begins, before anything is done for it.
+func TestTheFirstPlanOfARevision(t *testing.T) {
+	f := newFleet(t, 3)
+	first := f.plan()
+	if first.outcome.Message != "Revision 1 begins: v1." || len(first.create) != 0 || first.status.Revision != 1 {
+		t.Errorf("%q, revision %d, %d Deployments", first.outcome.Message, first.status.Revision, len(first.create))
+	}
+}
+
+// An artefact that is named by its id is as good as one with a name: it begins one revision.
+func TestAnArtefactByItsID(t *testing.T) {
+	f := newFleet(t, 3, func(s *spec) { s.ArtefactRef, s.ArtefactID = nil, "a1" })
+	f.until(v1alpha1.RolloutComplete)
+	f.says("3 of 3 devices run a1.")
+	f.edit(func(s *spec) { s.ArtefactRef, s.ArtefactID = &v1alpha1.ArtefactReference{Name: "a1"}, "" })
+	f.step()
+	f.until(v1alpha1.RolloutComplete)
+	if f.rollout.Status.Revision != 2 {
+		t.Errorf("revision %d, want 2: an Artefact may have the name that is another one's id", f.rollout.Status.Revision)
+	}
+}
+
+// What is about to go is not removed once more.
+func TestWhatGoesIsRemovedOnce(t *testing.T) {
+	f := newFleet(t, 5, func(s *spec) { s.HistoryLimit = new(int32(0)) })
+	f.until(v1alpha1.RolloutComplete)
+	f.edit(func(s *spec) { s.ArtefactRef.Name = "v2" })
+	f.rollout.Status = f.plan().status
+	if got := len(f.plan().remove); got != 5 {
+		t.Fatalf("%d are removed, want 5", got)
+	}
+	for _, c := range f.children {
+		c.DeletionTimestamp = &metav1.Time{Time: f.now}
+	}
+	if got := len(f.plan().remove); got != 0 {
+		t.Errorf("%d are removed that go already", got)
 	}
 }
 
@@ -567,6 +863,13 @@ func TestIncompatibleDevicesAreLeftOut(t *testing.T) {
 	f.devices[3].Filters = connectclient.Filters{}
 	f.until(v1alpha1.RolloutComplete)
 	f.says("4 of 6 devices run v1; 2 incompatible, among them pi-0002, pi-0003.")
+
+	f = newFleet(t, 6)
+	f.compat = &v1alpha1.Compatibility{Models: []string{"4b"}}
+	f.until(v1alpha1.RolloutComplete)
+	if got := strings.Count(f.message(), "pi-"); got != named {
+		t.Errorf("%d of six are named: %s", got, f.message())
+	}
 }
 
 func TestDeploymentsThatWaitForAPerson(t *testing.T) {
@@ -579,7 +882,15 @@ func TestDeploymentsThatWaitForAPerson(t *testing.T) {
 		})
 	}
 	f.reconcile()
-	f.says("False BillingRequired: No device can be updated: the Deployment kiosk-1-")
+	names := slices.Sorted(maps.Keys(f.children))
+	f.says("False BillingRequired: No device can be updated: the Deployment " + names[0] + " says: Set up billing.")
+
+	f.children[names[1]].Status.State = string(connectclient.DeploymentSucceeded)
+	f.end(f.children[names[1]], v1alpha1.DeploymentSucceeded, v1alpha1.ReasonSucceeded)
+	for range 20 { // whatever the order in which they are read
+		f.reconcile()
+		f.says("False BillingRequired: No device can be updated: the Deployment " + names[0])
+	}
 }
 
 // An attempt of an earlier revision that never reported back still has the device's deployment.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"rpi-connect.dev/operator/api/v1alpha1"
 )
 
@@ -112,6 +114,45 @@ func TestNamesOfNoDevice(t *testing.T) {
 	}
 	if strings.Contains(f.message(), "are of no device") {
 		t.Error(f.message())
+	}
+}
+
+// What happens to a device that joins a rollout that was complete is told like anything else.
+func TestTroubleAfterItWasComplete(t *testing.T) {
+	f := newFleet(t, 3, func(s *spec) { s.FailurePolicy = &v1alpha1.FleetFailurePolicy{MaxFailures: num(0)} })
+	f.until(v1alpha1.RolloutComplete)
+	f.devices = append(f.devices, testDevice(100))
+	f.fails[testDevice(100).ID] = true
+	f.step()
+	f.until(v1alpha1.RolloutPaused)
+	if got := strings.Join(f.events, " "); got != "RevisionBegun BatchBegun Complete FailuresExceeded" {
+		t.Errorf("the story is %s", got)
+	}
+}
+
+// That it is complete is told also where somebody has emptied the history.
+func TestAHistoryThatWasEmptied(t *testing.T) {
+	f := newFleet(t, 3)
+	f.step()
+	f.rollout.Status.History = nil
+	f.until(v1alpha1.RolloutComplete)
+	if got := strings.Join(f.events, " "); got != "RevisionBegun BatchBegun Complete" {
+		t.Errorf("the story is %s", got)
+	}
+}
+
+// A status that only counts on is written every five seconds at most.
+func TestUntilTheNextStatus(t *testing.T) {
+	rollout := types.NamespacedName{Namespace: "default", Name: "kiosk"}
+	l := newLedger()
+	if got := l.untilStatus(rollout, epoch); got != 0 {
+		t.Errorf("the first waits for %s", got)
+	}
+	l.noteStatus(rollout, epoch)
+	for after, want := range map[time.Duration]time.Duration{0: 5 * time.Second, 2 * time.Second: 3 * time.Second, 5 * time.Second: 0, time.Hour: 0} {
+		if got := l.untilStatus(rollout, epoch.Add(after)); got != want {
+			t.Errorf("after %s the next one waits for %s, want %s", after, got, want)
+		}
 	}
 }
 

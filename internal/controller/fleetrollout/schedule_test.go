@@ -45,6 +45,7 @@ func TestWindows(t *testing.T) {
 		"before the day's hours come twice":      {[]v1alpha1.FleetWindow{far}, "2026-10-24T23:15:09Z", false, "2026-10-25T02:42:00Z"},
 		"over midnight, by the day of its start": {[]v1alpha1.FleetWindow{late}, "2027-01-10T02:00:00Z", true, "2027-01-10T03:00:00Z"},
 		"two, the nearer one":                    {[]v1alpha1.FleetWindow{night, late}, "2027-01-09T12:00:00Z", false, "2027-01-09T23:00:00Z"},
+		"two, the nearer one, however listed":    {[]v1alpha1.FleetWindow{late, night}, "2027-01-09T12:00:00Z", false, "2027-01-09T23:00:00Z"},
 		"two that overlap":                       {[]v1alpha1.FleetWindow{night, late}, "2027-01-10T02:30:00Z", true, "2027-01-10T05:00:00Z"},
 		"one that never ends":                    {[]v1alpha1.FleetWindow{often}, "2027-01-10T02:30:30Z", true, "2027-02-09T02:30:00Z"},
 	} {

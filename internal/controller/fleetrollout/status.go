@@ -203,7 +203,7 @@ func (p *planner) sayPaused() lifecycle.Outcome {
 
 // untilWindow says that devices wait for the next window.
 func (p *planner) untilWindow() string {
-	if p.window.open || p.window.next.IsZero() {
+	if p.window.next.IsZero() {
 		return ""
 	}
 	return ", which may begin at " + stamp(p.window.next)
