@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -60,19 +61,23 @@ func sameDefault(got, want string) bool {
 	return got == want
 }
 
+// written are the pages of the documentation that a person has written.
+func written(t *testing.T) []string {
+	t.Helper()
+	pages := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/adr/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	return slices.DeleteFunc(pages, func(page string) bool { return page == "docs/api.md" })
+}
+
 // Links between pages lead somewhere, and files that are named exist.
 func TestTheDocsNameWhatThereIs(t *testing.T) {
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages = slices.DeleteFunc(pages, func(page string) bool { return page == "docs/api.md" }) // it is generated
-	decisions, err := filepath.Glob("docs/adr/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages = append(pages, decisions...)
-	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md") {
+	for _, page := range written(t) {
 		text := read(t, page)
 		for _, link := range regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(text, -1) {
 			to := page
@@ -88,6 +93,35 @@ func TestTheDocsNameWhatThereIs(t *testing.T) {
 		for _, file := range regexp.MustCompile("`((?:api|cmd|config|docs|hack|internal|test)/[a-zA-Z0-9_./-]+)`").FindAllStringSubmatch(text, -1) {
 			if _, err := os.Stat(file[1]); err != nil {
 				t.Errorf("%s: there is no %s", page, file[1])
+			}
+		}
+	}
+}
+
+// Targets of make that the docs name exist, and so do Go's tests.
+func TestTheDocsNameTargetsAndTestsThatThereAre(t *testing.T) {
+	var tests strings.Builder
+	err := fs.WalkDir(os.DirFS("."), ".", func(file string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(file, "_test.go") {
+			tests.WriteString(read(t, file))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile := read(t, "Makefile")
+	for _, page := range written(t) {
+		text := read(t, page)
+		// At the beginning of code, in a line or in a block.
+		for _, target := range regexp.MustCompile("(?:`|```[a-z]*\n)make ([a-z][a-z0-9-]*)").FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(makefile, "\n"+target[1]+":") {
+				t.Errorf("%s: there is no make %s", page, target[1])
+			}
+		}
+		for _, test := range regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`).FindAllString(text, -1) {
+			if !strings.Contains(tests.String(), "\nfunc "+test) {
+				t.Errorf("%s: there is no %s", page, test)
 			}
 		}
 	}
