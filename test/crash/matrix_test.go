@@ -4,18 +4,26 @@
 // to Connect, and each of its writes to the API server. It dies before or after that, its answer is
 // lost, the request is carried out much later, or the user does not wait. Whatever the step, the
 // operator, or its next process, has to bring the organisation to where it would have been.
+//
+// A run is a [scenario], which a user plays in a [world] of its own, and a [process] that is disturbed at
+// one step. [matrix] makes all runs of a scenario, and prints them as a table.
+//
+// A kind joins with a scenario, and with what its remote objects are in [world.remote].
 package crash
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -85,32 +93,77 @@ func matrix(ctx context.Context, s scenario, revision connectsim.Revision) {
 	Expect(err).NotTo(HaveOccurred(), "undisturbed")
 
 	var mu sync.Mutex
-	var table, failures []string
+	var runs table
+	var failures []string
 	group := errgroup.Group{}
 	group.SetLimit(16)
-	for _, d := range []disturb.Disturbance{disturb.DiesBefore, disturb.DiesAfter, disturb.DiesTooSoon, disturb.Lost, disturb.TooLate, meanwhile} {
-		for step := 1; step <= undisturbed.steps; step++ {
+	for _, d := range disturbances {
+		for at := 1; at <= undisturbed.steps; at++ {
 			group.Go(func() error {
-				p := newProcess(d, step)
+				p := newProcess(d, at)
 				_, err := run(ctx, s, revision, &expected, p)
 				mu.Lock()
 				defer mu.Unlock()
-				if p.what() == "" && err == nil {
+				disturbed, was := p.disturbedAt()
+				switch {
+				case !was && err == nil:
 					return nil // it has no such step
+				case !was:
+					disturbed = step{at, "which was not reached"}
 				}
-				row := fmt.Sprintf("%3d %s", step, p.what())
-				table = append(table, row)
+				runs = append(runs, cell{disturbed, d, err != nil})
 				if err != nil {
-					failures = append(failures, fmt.Sprintf("%s: %v", row, err))
+					failures = append(failures, fmt.Sprintf("%s %d %s: %v", d, disturbed.n, disturbed.name, err))
 				}
 				return nil
 			})
 		}
 	}
 	_ = group.Wait()
-	slices.Sort(table)
-	AddReportEntry(fmt.Sprintf("%d runs", len(table)), strings.Join(table, "\n"), ReportEntryVisibilityFailureOrVerbose)
+	AddReportEntry(fmt.Sprintf("%d runs", len(runs)), runs.String(), ReportEntryVisibilityFailureOrVerbose)
 	Expect(failures).To(BeEmpty(), strings.Join(failures, "\n\n"))
+}
+
+// disturbances are the columns of the matrix.
+var disturbances = []disturb.Disturbance{disturb.DiesBefore, disturb.DiesAfter, disturb.DiesTooSoon, disturb.Lost, disturb.TooLate, meanwhile}
+
+// cell is how one run ended.
+type cell struct {
+	step
+
+	disturbance disturb.Disturbance
+	failed      bool
+}
+
+// table has a row for each step, and in it how the run ended in which that was disturbed.
+type table []cell
+
+func (t table) String() string {
+	ended := map[step]map[disturb.Disturbance]string{}
+	for _, c := range t {
+		if ended[c.step] == nil {
+			ended[c.step] = map[disturb.Disturbance]string{}
+		}
+		ended[c.step][c.disturbance] = "ok"
+		if c.failed {
+			ended[c.step][c.disturbance] = "FAILED"
+		}
+	}
+	var text strings.Builder
+	columns := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprint(columns, "   the operator …")
+	for _, d := range disturbances {
+		_, _ = fmt.Fprintf(columns, "\t%s", d)
+	}
+	steps := slices.SortedFunc(maps.Keys(ended), func(a, b step) int { return cmp.Or(cmp.Compare(a.n, b.n), cmp.Compare(a.name, b.name)) })
+	for _, s := range steps {
+		_, _ = fmt.Fprintf(columns, "\n%2d %s", s.n, s.name)
+		for _, d := range disturbances {
+			_, _ = fmt.Fprintf(columns, "\t%s", ended[s][d])
+		}
+	}
+	_ = columns.Flush()
+	return text.String()
 }
 
 // run plays the scenario in a world of its own. The first process is disturbed, the next one is not. Without
@@ -180,7 +233,8 @@ func run(ctx context.Context, s scenario, revision connectsim.Revision, undistur
 		out.snapshots = append(out.snapshots, snapshot)
 	}
 	out.lost, err = w.lostKeys(ctx)
-	if err == nil && undisturbed != nil && out.lost > undisturbed.lost && strings.HasSuffix(first.what(), "POST /organisation/auth-keys") && first.disturbance != disturb.DiesBefore {
+	disturbed, _ := first.disturbedAt()
+	if err == nil && undisturbed != nil && out.lost > undisturbed.lost && disturbed.name == "Connect: POST /organisation/auth-keys" && first.disturbance != disturb.DiesBefore {
 		err = w.lostKeysAreTold(ctx)
 	}
 	return out, err

@@ -5,7 +5,6 @@ package crash
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -33,11 +32,18 @@ type process struct {
 	act         func() // what the user does meanwhile
 
 	mu        sync.Mutex
-	steps     int
+	all       int // steps so far
+	steps     int // and of these, those that the disturbance can be at
 	dead      bool
-	lastly    string          // the step that was disturbed
+	lastly    step            // that was disturbed
 	disturbed chan struct{}   // closed then
 	underWay  <-chan struct{} // closed when the request that is late has been carried out
+}
+
+// step is one request: which one it is of all, and what it is.
+type step struct {
+	n    int
+	name string
 }
 
 func newProcess(d disturb.Disturbance, at int) *process {
@@ -108,20 +114,21 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // take counts a step, and tells whether it is the one that is disturbed.
-func (w *wire) take(step string) (disturbed, dead bool) {
+func (w *wire) take(name string) (disturbed, dead bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.dead || step == "" {
+	if w.dead || name == "" {
 		return false, w.dead
 	}
+	w.all++
 	// Only what changes something matters when it comes late.
-	if w.disturbance.Late() && (!strings.HasPrefix(step, "Connect: ") || strings.HasPrefix(step, "Connect: GET")) {
+	if w.disturbance.Late() && (!strings.HasPrefix(name, "Connect: ") || strings.HasPrefix(name, "Connect: GET")) {
 		return false, false
 	}
 	if w.steps++; w.steps != w.at {
 		return false, false
 	}
-	w.lastly, w.dead = step, w.disturbance.Kills()
+	w.lastly, w.dead = step{w.all, name}, w.disturbance.Kills()
 	close(w.disturbed)
 	return true, false
 }
@@ -143,14 +150,11 @@ func (w *wire) sendLate(req *http.Request) error {
 	return errDead
 }
 
-// what names what has disturbed the process, and at which step; empty if nothing has.
-func (p *process) what() string {
+// disturbedAt is the step that was disturbed; none if the process had no such step.
+func (p *process) disturbedAt() (at step, was bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lastly == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s %s", p.disturbance, p.lastly)
+	return p.lastly, p.lastly.n > 0
 }
 
 // arrived waits until what is late has been carried out.
