@@ -91,7 +91,7 @@ func main() {
 		os.Exit(2)
 	}
 	flag.Parse()
-	if err := errors.Join(o.check(), checkDebug(os.Getenv("GODEBUG"))); err != nil {
+	if err := errors.Join(o.check(flag.Args()), checkDebug(os.Getenv("GODEBUG"))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
@@ -164,9 +164,12 @@ func fromEnvironment(fs *flag.FlagSet, lookup func(string) (string, bool)) error
 // minLeaseDuration is the shortest for which the active replica still has a few tries.
 const minLeaseDuration = 5 * time.Second
 
-// check refuses what cannot be meant.
-func (o *options) check() error {
+// check refuses what cannot be meant. The rest is what follows the flags: Go stops at the first word that
+// is none, and every flag behind it would be ignored without a word.
+func (o *options) check(rest []string) error {
 	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("what is %q? There are only flags; one that is on or off is written with =, such as --leader-elect=true", rest[0])
 	case o.apiReserve < 0 || o.apiReserve > 90:
 		return fmt.Errorf("--api-budget-reserve=%d: give a percentage from 0 to 90", o.apiReserve)
 	case o.apiQPS <= 0:
@@ -278,7 +281,7 @@ func newManager(o options) (ctrl.Manager, error) {
 
 	config, err := ctrl.GetConfig()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("there is no way to the API server (outside of a cluster, --kubeconfig or KUBECONFIG names one): %w", err)
 	}
 	// The API server's own fairness paces the operator; a second limit here
 	// would only make a large apply slow.

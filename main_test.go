@@ -36,7 +36,7 @@ func parse(environment map[string]string, args ...string) (options, error) {
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
-	return o, o.check()
+	return o, o.check(fs.Args())
 }
 
 func TestDefaultsAreValid(t *testing.T) {
@@ -83,9 +83,11 @@ func TestNonsenseIsRefusedWithAHint(t *testing.T) {
 
 		"--max-concurrent-reconciles=0": "at least 1",
 
+		"--leader-elect true --watch-namespaces=fleet": "--leader-elect=true",
+
 		"--leader-elect-lease-duration=1s": "at least 5s",
 	} {
-		if _, err := parse(nil, args); err == nil || !strings.Contains(err.Error(), words) {
+		if _, err := parse(nil, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v, want something with %q", args, err, words)
 		}
 	}
