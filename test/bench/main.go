@@ -38,7 +38,7 @@ func run() error {
 	devices := flag.String("devices", "1000", "numbers of Devices, separated by commas")
 	resources := flag.Int("load", 10000, "number of resources of all kinds in one organisation")
 	organisations := flag.Int("organisations", 1000, "number of organisations with twenty resources each")
-	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts, fleetrollouts, offline, load or organisations")
+	only := flag.String("only", "", "run only this part: artefacts, keys, devices, rollouts (of single Deployments), fleetrollouts, offline, load or organisations")
 	peer := flag.String("peer", "", "compare with a generic peer, and run nothing else: the folder with the source of Crossplane's provider-http")
 	compared := flag.Int("compared", 300, "number of Artefacts that the peer gets")
 	flag.Parse()
@@ -62,8 +62,10 @@ func run() error {
 		{"load", func() error { return one(ctx, *resources) }},
 		{"organisations", func() error { return many(ctx, *organisations) }},
 	}
+	var names []string
 	ran := false
 	for _, part := range parts {
+		names = append(names, part.name)
 		if *only != "" && *only != part.name {
 			continue
 		}
@@ -73,7 +75,7 @@ func run() error {
 		}
 	}
 	if !ran {
-		return fmt.Errorf("-only %s: there is no such part", *only)
+		return fmt.Errorf("-only %s: give one of %s", *only, strings.Join(names, ", "))
 	}
 	return nil
 }
