@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metrics says where the request budget goes.
+// Package metrics says where the request budget goes, and counts resources by their conditions. Those of
+// listings are in package reflector, which makes them.
 package metrics
 
 import (

@@ -14,10 +14,13 @@ package crash
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,6 +60,32 @@ func TestEveryKindIsDisturbed(t *testing.T) {
 		if !slices.ContainsFunc(scenarios, func(s scenario) bool { return named.MatchString(s.name) }) {
 			t.Errorf("nobody disturbs a %s: add a scenario in which somebody makes, changes and deletes one", kind)
 		}
+	}
+}
+
+// What is compared are all objects that there are, and others have one of each kind.
+func TestEveryObjectIsCompared(t *testing.T) {
+	connect, err := cluster.ServeConnect(connectsim.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connect.Sim.Close()
+	w := &world{Connect: connect}
+	others(w)
+	answer := httptest.NewRecorder()
+	connect.Sim.Admin(t.Context(), connect.URL).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/_sim/state", nil))
+	var state map[string]map[string][]any
+	if err := json.Unmarshal(answer.Body.Bytes(), &state); err != nil {
+		t.Fatal(err)
+	}
+	objects := 0
+	for collection, all := range state[connect.Org.Name()] {
+		if objects += len(all); len(all) == 0 {
+			t.Errorf("others have no %s: add one that looks like ours to others", collection)
+		}
+	}
+	if compared := len(w.remote()) + len(connect.Org.AuthKeys()); compared != objects {
+		t.Errorf("%d objects are compared of %d: add what is missing to remote", compared, objects)
 	}
 }
 
