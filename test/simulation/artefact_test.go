@@ -40,6 +40,14 @@ var artefacts = &kind{
 	ids: func(org *connectsim.Organisation) []string {
 		return idsOf(org.Artefacts(), func(a connectsim.Artefact) string { return a.ID })
 	},
+	goes: func(org *connectsim.Organisation) (ids []string) {
+		for _, a := range org.Artefacts() {
+			if !a.Deployed { // such a one can never be deleted again
+				ids = append(ids, a.ID)
+			}
+		}
+		return ids
+	},
 	atRest: func(w *world, obj object) error {
 		a := obj.(*v1alpha1.Artefact)
 		status, reason, message := ready(a)

@@ -17,7 +17,7 @@ import (
 const boardsSignedIn = 5
 
 var devices = &kind{
-	name: "Device", prefix: "d", collection: "devices", names: 4,
+	name: "Device", prefix: "d", collection: "devices", names: 4, orphans: true,
 	fresh: func(w *world, called string, variant int) object {
 		d := &v1alpha1.Device{}
 		n := int(called[1] - '0')

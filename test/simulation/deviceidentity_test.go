@@ -16,7 +16,7 @@ import (
 )
 
 var identities = &kind{
-	name: "DeviceIdentity", prefix: "i", collection: "device-identities", names: 3,
+	name: "DeviceIdentity", prefix: "i", collection: "device-identities", names: 3, orphans: true,
 	fresh: func(_ *world, called string, variant int) object {
 		i := &v1alpha1.DeviceIdentity{}
 		i.Spec.PublicKey = boards[called].public
@@ -41,9 +41,7 @@ var identities = &kind{
 			w.org().RemoveDeviceIdentity(i.ID)
 		}
 	},
-	ids: func(org *connectsim.Organisation) []string {
-		return idsOf(org.DeviceIdentities(), func(i connectsim.Identity) string { return i.ID })
-	},
+	ids: identityIDs, goes: identityIDs,
 	atRest: func(w *world, obj object) error {
 		i := obj.(*v1alpha1.DeviceIdentity)
 		status, reason, _ := ready(i)
@@ -65,6 +63,10 @@ var identities = &kind{
 		}
 		return nil
 	},
+}
+
+func identityIDs(org *connectsim.Organisation) []string {
+	return idsOf(org.DeviceIdentities(), func(i connectsim.Identity) string { return i.ID })
 }
 
 func changeIdentity(_ *world, obj object, variant int) {

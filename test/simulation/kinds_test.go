@@ -20,6 +20,7 @@ type kind struct {
 	prefix     string // of the names of its resources
 	names      int    // how many of them there are
 	collection string // in the API, of its objects; empty if Connect has no such thing
+	orphans    bool   // it leaves what it has made, unless its policy is Delete
 
 	fresh  func(w *world, name string, variant int) object // a new resource
 	same   func(anew, was object)                          // gives a new resource the spec of another one
@@ -28,6 +29,7 @@ type kind struct {
 	alter  func(w *world, n, variant int)                  // others change an object
 	remove func(w *world, n, variant int)                  // others remove one
 	ids    func(org *connectsim.Organisation) []string     // of the objects that there are
+	goes   func(org *connectsim.Organisation) []string     // of those that go with the resource that has made them; nil if all may stay
 	atRest func(w *world, obj object) error                // what must be true when all is over
 }
 
@@ -66,6 +68,12 @@ func kindNamed(name string) *kind {
 // policy draws a deletion policy.
 func policy(variant int) v1alpha1.DeletionPolicy {
 	return []v1alpha1.DeletionPolicy{"", "", v1alpha1.DeletionPolicyDelete, v1alpha1.DeletionPolicyOrphan}[variant%4]
+}
+
+// leaves tells whether what a resource has made stays when it goes.
+func (k *kind) leaves(obj object) bool {
+	policy := policyOf(obj)
+	return policy == v1alpha1.DeletionPolicyOrphan || policy == "" && k.orphans
 }
 
 func nothing(*world, int, int) {}

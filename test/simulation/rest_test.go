@@ -153,12 +153,18 @@ func isLost(obj object) bool {
 	return reason == v1alpha1.ReasonOrganisationChanged && open
 }
 
-// leftBehind checks that nothing is there that the operator has made, and that no resource has.
+// leftBehind checks that nothing is there that the operator has made, that no resource has, and that goes
+// with its resource.
 func (w *world) leftBehind(referenced map[string]bool) {
-	for n, org := range w.orgs {
-		for _, a := range org.Artefacts() {
-			if m, ours := w.ledger.madeBy(a.ID); ours && !referenced[a.ID] && !w.stays(m) && !a.Deployed {
-				w.violatedf("artefact %s of organisation %d is left behind by %s, which made it at %s", a.Name, n, m.resource, m.at)
+	for _, k := range kinds {
+		if k.goes == nil {
+			continue
+		}
+		for n, org := range w.orgs {
+			for _, id := range k.goes(org) {
+				if m, ours := w.ledger.madeBy(id); ours && !referenced[id] && !w.stays(m) {
+					w.violatedf("%s %s of organisation %d is left behind by %s, which made it at %s", k.name, id, n, m.resource, m.at)
+				}
 			}
 		}
 	}

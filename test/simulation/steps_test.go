@@ -154,7 +154,7 @@ func (w *world) apply(s step) {
 	of, k := w.resource(s)
 	w.touch(of)
 	if !w.update(of, func(obj object) {
-		if k.change(w, obj, s.more); obj.GetDeletionTimestamp() != nil && policyOf(obj) == v1alpha1.DeletionPolicyOrphan {
+		if k.change(w, obj, s.more); obj.GetDeletionTimestamp() != nil && k.leaves(obj) {
 			w.mayStay(of)
 		}
 		w.mu.Lock()
@@ -194,13 +194,13 @@ func (w *world) begin(of resource, obj object) {
 }
 
 func (w *world) remove(s step) {
-	of, _ := w.resource(s)
+	of, k := w.resource(s)
 	obj := w.lookUp(of)
 	if obj == nil {
 		return
 	}
 	w.touch(of)
-	if stripped := len(obj.GetFinalizers()) == 0; stripped || policyOf(obj) == v1alpha1.DeletionPolicyOrphan {
+	if stripped := len(obj.GetFinalizers()) == 0; stripped || k.leaves(obj) {
 		w.mayStay(of)
 	}
 	w.must(client.IgnoreNotFound(w.user.Delete(context.Background(), obj)))
