@@ -278,10 +278,7 @@ func (p *pass[O]) persist(ctx context.Context, write func(context.Context) error
 		gone = p.gone(ctx, err)
 		return err == nil || gone, nil
 	})
-	if err != nil && !gone {
-		err = errors.Join(err, waitErr)
-	}
-	return gone, err
+	return gone, errors.Join(err, waitErr)
 }
 
 // gone tells by the error of a write whether the resource is not there any more, or is another one
