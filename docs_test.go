@@ -201,6 +201,47 @@ func TestEveryKindIsKnownEverywhere(t *testing.T) {
 	}
 }
 
+// A field whose name ends in Ref names another resource, and kustomize has to be told.
+func TestKustomizeFollowsEveryReference(t *testing.T) {
+	var config struct {
+		NameReference []struct {
+			FieldSpecs []struct{ Path, Kind string }
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "config/kustomizeconfig.yaml")), &config); err != nil {
+		t.Fatal(err)
+	}
+	followed := map[string]bool{}
+	for _, reference := range config.NameReference {
+		for _, field := range reference.FieldSpecs {
+			followed[field.Kind+" "+field.Path] = true
+		}
+	}
+	for _, crd := range kinds(t) {
+		kind := crd.Spec.Names.Kind
+		for _, path := range references(crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"], "spec") {
+			if !followed[kind+" "+path] && !followed[" "+path] { // of this kind, or of each
+				t.Errorf("kustomize does not follow %s of a %s: add it to config/kustomizeconfig.yaml", path, kind)
+			}
+		}
+	}
+}
+
+// references are the paths of the names that fields refer to.
+func references(schema apiextensionsv1.JSONSchemaProps, at string) (paths []string) {
+	for field, of := range schema.Properties {
+		path := at + "/" + field
+		if strings.HasSuffix(field, "Ref") {
+			paths = append(paths, path+"/name")
+		}
+		if of.Items != nil && of.Items.Schema != nil {
+			of = *of.Items.Schema
+		}
+		paths = append(paths, references(of, path)...)
+	}
+	return paths
+}
+
 // status.id says which remote object a resource has, so users edit every kind and no status.
 func TestEditorsWriteEveryKindAndNoStatus(t *testing.T) {
 	var role rbacv1.ClusterRole
