@@ -45,19 +45,6 @@ func newLedger(w *world) *ledger {
 	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
 }
 
-// overtaken tells whether a later request of the resource had made the same before this one was carried
-// out: nobody waited for it any more.
-func (l *ledger) overtaken(m made) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, other := range l.made {
-		if other.resource == m.resource && other.lineage == m.lineage && other.asked.After(m.asked) && other.at.Before(m.at) {
-			return true
-		}
-	}
-	return false
-}
-
 // act is a request that changes something.
 type act struct {
 	method string

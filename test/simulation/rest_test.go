@@ -162,7 +162,7 @@ func (w *world) leftBehind(referenced map[string]bool) {
 		}
 		for n, org := range w.orgs {
 			for _, id := range k.goes(org) {
-				if m, ours := w.ledger.madeBy(id); ours && !referenced[id] && !w.stays(m) && !w.ledger.overtaken(m) {
+				if m, ours := w.ledger.madeBy(id); ours && !referenced[id] && !w.stays(m) {
 					w.violatedf("%s %s of organisation %d is left behind by %s, which made it at %s", k.name, id, n, m.resource, m.at)
 				}
 			}

@@ -135,21 +135,22 @@ func (p *pass[O]) recordIntent(ctx context.Context, ready Preparation) error {
 	if ready.Matters > 0 {
 		intent.Until = intent.At.Add(ready.Matters)
 	}
-	if p.kind.NaturalKey != nil && p.sent.intent != nil {
-		intent.At = p.sent.intent.At // what either of them made is found by its key
-	}
 	p.sending = &intent
 	return p.noteSent(ctx, exactVersion, addFinalizer, sent{&intent, p.unanswered()}, nil)
 }
 
-// unanswered are the requests found at the start as far as they matter beside a later one. What any of
-// them has made of a kind with a natural key is found by that.
+// unanswered are the requests found at the start as far as they matter beside a later one. Those of a
+// kind with a natural key are refused while there is an object that has it; but it may be removed before
+// they have been carried out.
 func (p *pass[O]) unanswered() []Intent {
+	remain := sent{unanswered: slices.Clone(p.sent.all())}
 	if p.kind.NaturalKey != nil {
-		return nil
+		for i := range remain.unanswered {
+			remain.unanswered[i].Until = p.begun(remain.unanswered[i].At).Add(p.SettleTime)
+		}
+		remain = remain.mattering(p.Clock.Now())
 	}
-	all := p.sent.all()
-	return all[:min(len(all), maxUnanswered)]
+	return remain.unanswered[:min(len(remain.unanswered), maxUnanswered)]
 }
 
 // noteSent writes to the resource which requests may have been carried out, and other annotations
@@ -318,8 +319,11 @@ func (p *pass[O]) attach(ctx context.Context, seen Observation) error {
 		origin = Created
 	}
 	remain := sent{unanswered: p.sent.unanswered}
-	if p.sent.intent != nil && p.kind.NaturalKey == nil && seen.Request != nil && !seen.Request.At.Equal(p.sent.intent.At) {
-		remain.unanswered = p.unanswered() // it was an earlier request: what the newest one makes may still come
+	switch {
+	case p.sent.intent == nil:
+	case p.kind.NaturalKey != nil && len(p.sent.unanswered) > 0, // it may have been any of them
+		p.kind.NaturalKey == nil && seen.Request != nil && !seen.Request.At.Equal(p.sent.intent.At): // it was an earlier one
+		remain.unanswered = p.unanswered() // what the newest one makes may still come
 	}
 	if err := p.noteSent(ctx, exactVersion, addFinalizer, remain, p.annotations(seen.ID, origin)); err != nil {
 		if apierrors.IsConflict(err) && origin == Adopted { // the next pass may be about another object

@@ -235,7 +235,7 @@ func TestNothingIsSentThatCouldNotBeNoted(t *testing.T) {
 }
 
 // A request whose answer was lost is not forgotten: one that could make a double waits, one that the API
-// itself keeps from that is sent again, under the same date.
+// itself keeps from that is sent again, and then removed with what comes of the first one, too.
 func TestALostAnswer(t *testing.T) {
 	t.Run("with a natural key", func(t *testing.T) {
 		play(t, true, func(s *stage) {
@@ -253,7 +253,7 @@ func TestALostAnswer(t *testing.T) {
 			s.creates(mine("a1"), nil)
 			s.during = func(call string) {
 				if call == "create" {
-					s.open(5 * time.Second)
+					s.open(0, 5*time.Second)
 					if intent := intentOf(s.resource()); intent.Note != "later" {
 						s.Errorf("the intent is %+v", intent)
 					}
@@ -265,7 +265,23 @@ func TestALostAnswer(t *testing.T) {
 			}
 			s.called("observe prepare create release")
 			s.records("a1", Created)
-			s.open()
+			s.open(5 * time.Second)
+
+			s.during = func(string) {}
+			s.delete()
+			s.finds(mine("a1"))
+			s.reconcile()
+			s.called("observe delete a1 release")
+			lapse(5 * time.Second)
+			s.finds(Observation{Relation: Recovered, ID: "a2", Outcome: available})
+			s.reconcile()
+			s.called("observe delete a2 release")
+			lapse(80 * time.Second)
+			s.finds(AbsentObject())
+			s.reconcile()
+			if !s.gone() {
+				s.Error("it is still there")
+			}
 		})
 	})
 	t.Run("without one", func(t *testing.T) {
