@@ -276,9 +276,10 @@ func TestALostAnswer(t *testing.T) {
 			s.finds(Observation{Relation: Recovered, ID: "a2", Outcome: available})
 			s.reconcile()
 			s.called("observe delete a2 release")
-			lapse(80 * time.Second)
+			lapse(90 * time.Second)
 			s.finds(AbsentObject())
 			s.reconcile()
+			s.called("observe release")
 			if !s.gone() {
 				s.Error("it is still there")
 			}

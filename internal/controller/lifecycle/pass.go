@@ -52,9 +52,13 @@ func (r *Reconciler[O]) begin(req reconcile.Request, obj O, known *remembered) *
 }
 
 // recallSent brings back the requests that somebody has taken off the resource since this process has
-// seen or written them, and drops those that are of no consequence any more.
+// seen or written them, and drops those that are of no consequence any more. What was of consequence when
+// the resource was deleted is looked for to the end.
 func (p *pass[O]) recallSent() {
 	now := p.Clock.Now()
+	if deleted := p.obj.GetDeletionTimestamp(); deleted != nil && deleted.Time.Before(now) {
+		now = deleted.Time
+	}
 	p.sent = p.sent.mattering(now)
 	noted, known := p.memory.sentBy(p.obj.GetUID())
 	if !known {
