@@ -187,6 +187,17 @@ func TestWhatIsTakenOffIsPutBack(t *testing.T) {
 			s.tells()
 		})
 	})
+	t.Run("of what is gone for good, and only the annotations knew of", func(t *testing.T) {
+		playBoth(t, func(s *stage) {
+			s.apply(kiosk(restored("a1", Created)))
+			s.finds(NotCreated(Stalled(v1alpha1.ReasonNotFound, "It is gone.")))
+			s.reconcile()
+			s.edit(strip)
+			s.reconcile()
+			s.tells(told)
+			s.records("a1", Created)
+		})
+	})
 	t.Run("from a backup, once it is seen", func(t *testing.T) {
 		playBoth(t, func(s *stage) {
 			s.apply(kiosk(restored("a1", Created), func(a *v1alpha1.Artefact) { a.Finalizers = nil }))
