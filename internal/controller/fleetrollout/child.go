@@ -105,7 +105,7 @@ func readChild(obj *v1alpha1.Deployment, deadlines deadlines, neighbour neighbou
 	c := &child{obj: obj, device: obj.Spec.Device.ID, revision: revision, batch: obj.Labels[v1alpha1.LabelBatch], attempt: attempt}
 	c.state, c.since = stateOf(obj, deadlines.pending, now)
 	switch {
-	case stalledBy(obj, v1alpha1.ReasonAlreadyClaimed):
+	case stalledBy(obj, v1alpha1.ReasonAlreadyClaimed) && !hasBegun(obj):
 		c.mirror(neighbour(obj, true), deadlines.pending, now)
 	case c.state == overridden:
 		c.by = nameOf(neighbour(obj, false))
@@ -129,6 +129,11 @@ func (c *child) mirror(other *v1alpha1.Deployment, pendingDeadline time.Duration
 	if c.state == withdrawn && !c.held() {
 		c.state, c.since = pending, time.Time{}
 	}
+}
+
+// hasBegun tells whether a Deployment has asked for a deployment since its status was written.
+func hasBegun(obj *v1alpha1.Deployment) bool {
+	return len(lifecycle.SentIntents(obj)) > 0 || obj.Annotations[v1alpha1.AnnotationID] != "" && obj.Status.ID == ""
 }
 
 // held tells whether the rollout keeps the child from beginning.

@@ -65,6 +65,37 @@ func TestAnotherDeploymentOnTheDevice(t *testing.T) {
 	}
 }
 
+// One that another one had kept from beginning, and that has begun since, is at work, whatever its status
+// still says.
+func TestAClaimedDeploymentThatHasBegun(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		id          string
+		want        state
+	}{
+		"has not":                               {nil, "", overridden},
+		"has asked for a deployment":            {map[string]string{v1alpha1.AnnotationCreateIntent: `{"at":"2026-03-01T12:00:00Z","uid":"mine"}`}, "", pending},
+		"may have asked before":                 {map[string]string{v1alpha1.AnnotationUnanswered: `[{"at":"2026-03-01T12:00:00Z","uid":"mine"}]`}, "", pending},
+		"has a deployment":                      {map[string]string{v1alpha1.AnnotationID: "d1"}, "", pending},
+		"has one that another one had before":   {map[string]string{v1alpha1.AnnotationID: "d1"}, "d1", overridden},
+		"has an annotation of another resource": {map[string]string{v1alpha1.AnnotationCreateIntent: `{"at":"2026-03-01T12:00:00Z","uid":"its"}`}, "", overridden},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{
+				UID: "mine", CreationTimestamp: metav1.NewTime(now), Annotations: test.annotations,
+				Labels: map[string]string{v1alpha1.LabelRevision: "1", v1alpha1.LabelAttempt: "1"},
+			}}
+			obj.Spec.Device.ID, obj.Status.ID = "device", test.id
+			meta.SetStatusCondition(&obj.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAlreadyClaimed})
+			c, ok := readChild(obj, deadlinesOf(&v1alpha1.FleetRolloutSpec{}), func(*v1alpha1.Deployment, bool) *v1alpha1.Deployment { return nil }, now)
+			if !ok || c.state != test.want {
+				t.Fatalf("counts as %+v, want the state %d", c, test.want)
+			}
+		})
+	}
+}
+
 // Where a Deployment is, by what it says of itself.
 func TestWhereADeploymentIs(t *testing.T) {
 	const made, ended = -30 * time.Minute, -10 * time.Minute // before now

@@ -146,7 +146,10 @@ func (p *pass) carryOut(ctx context.Context, children []*child, made plan) (behi
 		}
 	}
 	for _, c := range made.hold {
-		if err := p.hold(ctx, c.obj); err != nil {
+		switch err := p.hold(ctx, c.obj); {
+		case apierrors.IsConflict(err):
+			return true, nil // it may have begun: nothing takes its place
+		case err != nil:
 			return false, err
 		}
 	}
@@ -180,11 +183,11 @@ func (p *pass) withdraw(ctx context.Context, obj *v1alpha1.Deployment) error {
 	}))
 }
 
-// hold keeps a Deployment from beginning.
+// hold keeps a Deployment from beginning, unless it has done anything since it was read.
 func (p *pass) hold(ctx context.Context, obj *v1alpha1.Deployment) error {
 	trace(ctx, "Holding a Deployment back", obj)
 	return client.IgnoreNotFound(p.patch(ctx, obj, map[string]any{
-		"metadata": map[string]any{"uid": obj.UID, "annotations": map[string]any{v1alpha1.AnnotationWithdrawn: "true"}},
+		"metadata": map[string]any{"uid": obj.UID, "resourceVersion": obj.ResourceVersion, "annotations": map[string]any{v1alpha1.AnnotationWithdrawn: "true"}},
 	}))
 }
 

@@ -157,3 +157,28 @@ func TestTheSnapshotOfARolloutOfTheSameName(t *testing.T) {
 		}
 	}
 }
+
+// A Deployment that has begun while the plan was made is not held back, and nothing begins in its place.
+func TestNothingTakesThePlaceOfWhatHasBegun(t *testing.T) {
+	p := newPass(t)
+	children, _, err := p.children(t.Context())
+	if err != nil || len(children) != 1 {
+		t.Fatalf("%d children: %v", len(children), err)
+	}
+	began := children[0].obj.DeepCopy()
+	began.Annotations = map[string]string{v1alpha1.AnnotationCreateIntent: "{}"}
+	if err := p.Client.Update(t.Context(), began); err != nil {
+		t.Fatal(err)
+	}
+	next := order{device: newFleet(t, 2).devices[1], revision: 1, batch: v1alpha1.BatchRest, attempt: 1, artefact: artefactRef{name: "v1"}}
+	if behind, err := p.carryOut(t.Context(), children, plan{hold: children, create: []order{next}}); !behind || err != nil {
+		t.Errorf("the plan is carried out: %t, %v", !behind, err)
+	}
+	var list v1alpha1.DeploymentList
+	if err := p.Live.List(t.Context(), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) != 1 || list.Items[0].Annotations[v1alpha1.AnnotationWithdrawn] != "" {
+		t.Errorf("there are %d Deployments, with %v", len(list.Items), list.Items[0].Annotations)
+	}
+}
