@@ -90,7 +90,7 @@ func (w *window) observe(a Answer, sent, got moment) bool {
 // locate finds out which window it is that ends after so long, and takes over its end.
 func (w *window) locate(reset time.Duration, sent, got moment) place {
 	sentInThisWindow := sent.order >= w.began // a request that is about to go can begin it
-	if reset < 0 || reset > longestWindow { // not understood
+	if reset < 0 || reset > longestWindow {   // not understood
 		switch {
 		case !w.known:
 			w.assume(got)
