@@ -21,7 +21,7 @@ import (
 const realGo = "MUTATION_GO"
 
 // environment is that of gremlins: the go command that it finds is this program.
-func environment(work string) ([]string, error) {
+func environment(work, dir string) ([]string, error) {
 	goPath, err := exec.LookPath("go")
 	if err != nil {
 		return nil, err
@@ -33,21 +33,39 @@ func environment(work string) ([]string, error) {
 	if err := os.Symlink(self, filepath.Join(work, "go")); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
+	memory, err := memory(dir)
+	if err != nil {
+		return nil, err
+	}
 	// A result from the cache would make the limit for a change that loops, which is a multiple of what
 	// the tests take, nothing. Two workers have a processor each.
-	return append(os.Environ(), realGo+"="+goPath, "PATH="+work+string(os.PathListSeparator)+os.Getenv("PATH"),
-		"GOFLAGS=-count=1 -short -vet=off", "GOMAXPROCS=1"), nil
+	return append(append(os.Environ(), memory...), realGo+"="+goPath, "PATH="+work+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"GOFLAGS=-count=1 -short -vet=off -ldflags=-s", "GOMAXPROCS=1"), nil
 }
 
-// goCommand is the go command as gremlins sees it. It mends two things: conditions after case are no
-// statements, so that the coverage does not have them, and gremlins leaves them out; and a change that
-// does not compile is told apart from one that a test has noticed.
+// goCommand is the go command as gremlins sees it. It mends three things: conditions after case are no
+// statements, so that the coverage does not have them, and gremlins leaves them out; a change that does
+// not compile is told apart from one that a test has noticed; and a run goes on where one before it was
+// interrupted.
 func goCommand(args []string) int {
+	profile := slices.Index(args, "-coverprofile")
+	switch {
+	case profile >= 0:
+		return runGo(args, args[profile+1])
+	case args[0] == "test":
+		return remembered(func() int { return runGo(args, "") })
+	default:
+		return runGo(args, "")
+	}
+}
+
+// runGo is the go command itself, and what there is to mend of its outcome and of its coverage profile.
+func runGo(args []string, profile string) int {
 	cmd := exec.Command(os.Getenv(realGo), args...)
 	out, err := cmd.CombinedOutput()
 	_, _ = os.Stdout.Write(out)
-	if at := slices.Index(args, "-coverprofile"); at >= 0 && err == nil {
-		err = reach(args[at+1])
+	if profile != "" && err == nil {
+		err = reach(profile)
 	}
 	var exit *exec.ExitError
 	switch {

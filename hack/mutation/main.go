@@ -110,7 +110,7 @@ func (t target) change(work string) ([]mutant, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build gremlins: %w", err)
 	}
-	env, err := environment(work)
+	env, err := environment(work, t.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +118,7 @@ func (t target) change(work string) ([]mutant, error) {
 	args := []string{
 		"unleash", "./" + t.dir, "--workers", "2", "--timeout-coefficient", "10", "--output", result, "--output-statuses", "lt",
 		"--invert-logical", "--invert-loopctrl",
+		"--invert-negatives=false", // arithmetic does the same to every minus
 	}
 	all, _ := filepath.Glob(filepath.Join(t.dir, "*.go"))
 	for _, file := range all {
