@@ -185,8 +185,9 @@ func (s *Store[T]) fail(err error, pages int, told *outcome[T]) {
 	switch {
 	case errors.Is(err, connectclient.ErrDeferred):
 		// Pacing is nobody's failure: the snapshot is just late.
-	case refused:
-		// A refused token stays refused until it is seen to work.
+	case refused && !errors.Is(err, connectclient.ErrUnsupported):
+		// A refused token stays refused until it is seen to work. It has worked where the API says that it has
+		// no such collection.
 	default:
 		s.failure = err
 	}

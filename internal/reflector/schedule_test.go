@@ -249,6 +249,32 @@ func TestARefusedTokenIsTriedAgain(t *testing.T) {
 	})
 }
 
+// On the older revision auth keys cannot be listed: that the API says so, and not that it refuses the token,
+// is how it is seen that the token works again.
+func TestARefusedTokenWorksWhereNothingIsListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, store := start(t, reflector.Collection[thing]{})
+		wantPending(t, store.Await(time.Time{}, alice))
+		o.fails(connectclient.ErrUnauthorized)
+		pass(time.Minute)
+		o.woken()
+		o.fails(connectclient.ErrUnavailable)
+		pass(time.Hour)
+		if err := store.Await(time.Time{}, alice); !errors.Is(err, connectclient.ErrUnauthorized) {
+			t.Errorf("Await = %v, after an outage that proves nothing", err)
+		}
+		o.woken()
+		o.fails(connectclient.ErrUnsupported)
+		pass(time.Hour)
+		if told := o.woken(); len(told) != 1 || !told[0].Everyone {
+			t.Errorf("woken: %+v, want everyone", told)
+		}
+		if err := store.Await(time.Time{}, alice); !errors.Is(err, connectclient.ErrUnsupported) {
+			t.Errorf("Await = %v", err)
+		}
+	})
+}
+
 // service answers listings of devices as the API does, at its pace and out of its
 // budget.
 type service struct {
