@@ -101,8 +101,8 @@ vet: ## Run go vet.
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) $(KUBE_API_LINTER) ## Run the linters.
-	$(GOLANGCI_LINT) run
-	$(KUBE_API_LINTER) run --config .golangci-api.yml ./api/...
+	$(GOLANGCI_LINT) run --allow-parallel-runners
+	$(KUBE_API_LINTER) run --allow-parallel-runners --config .golangci-api.yml ./api/...
 
 .PHONY: lint-fix
 lint-fix: $(GOLANGCI_LINT) ## Run the linters and fix what they can.
