@@ -189,7 +189,7 @@ func TestEveryKindIsKnownEverywhere(t *testing.T) {
 			"the table of kinds in README.md":                                            strings.Contains(read(t, "README.md"), "\n| `"+kind+"` |"),
 			"the list of kinds in docs/README.md, with its page":                         strings.Contains(read(t, "docs/README.md"), "["+kind+"]("+page+")"),
 			"the packages of docs/architecture.md":                                       regexp.MustCompile(`(?m)^internal/controller/.*\b` + strings.ToLower(kind) + `/`).MatchString(read(t, "docs/architecture.md")),
-			"the CRDs that charts/rpi-connect-operator/Chart.yaml tells Artifact Hub of": strings.Contains(read(t, "charts/rpi-connect-operator/Chart.yaml"), "- {kind: "+kind+","),
+			"the CRDs that charts/rpi-connect-operator/Chart.yaml tells Artifact Hub of": strings.Contains(read(t, "charts/rpi-connect-operator/Chart.yaml"), "- {kind: "+kind+","), //nolint:misspell // its name
 			"config/kube-state-metrics/custom-resource-state.yaml":                       strings.Contains(read(t, "config/kube-state-metrics/custom-resource-state.yaml"), "kind: "+kind+"}\n"),
 			"PROJECT": strings.Contains(read(t, "PROJECT"), "\n  kind: "+kind+"\n"),
 			"a file that config/samples/kustomization.yaml names": strings.Contains(samples, "\nkind: "+kind+"\n"),

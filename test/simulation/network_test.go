@@ -163,6 +163,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errDead
 	}
 	if err := pause(req.Context(), w.latency); err != nil {
+		if w.unsent != nil {
+			w.unsent(req)
+		}
 		return nil, err
 	}
 	switch d {
