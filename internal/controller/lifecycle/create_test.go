@@ -379,6 +379,10 @@ func TestWhatTurnsUp(t *testing.T) {
 		"stems from the request, which is known": {
 			[]func(*v1alpha1.Artefact){asked(time.Minute)}, Observation{Relation: Recovered, ID: "a1", Outcome: available},
 			Created, `Normal Created: Created the artefact with the id a1.`, false, time.Minute, nil},
+		"has a key, and stems from one of two: the other one may still come": {
+			[]func(*v1alpha1.Artefact){asked(time.Minute), unanswered(80 * time.Second)},
+			Observation{Relation: Recovered, ID: "a1", Outcome: available},
+			Created, `Normal Created: Created the artefact with the id a1.`, true, 0, []time.Duration{time.Minute, 80 * time.Second}},
 		"stems from an earlier one: the newest may still come": {
 			[]func(*v1alpha1.Artefact){asked(time.Minute), unanswered(2*time.Minute, 3*time.Minute)},
 			Observation{Relation: Recovered, ID: "a1", Outcome: available},
