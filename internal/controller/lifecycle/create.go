@@ -136,7 +136,11 @@ func (p *pass[O]) recordIntent(ctx context.Context, ready Preparation) error {
 		intent.Until = intent.At.Add(ready.Matters)
 	}
 	p.sending = &intent
-	return p.noteSent(ctx, exactVersion, addFinalizer, sent{&intent, p.unanswered()}, nil)
+	err := p.noteSent(ctx, exactVersion, addFinalizer, sent{&intent, p.unanswered()}, nil)
+	if err != nil {
+		p.known.unsent = intent.At
+	}
+	return err
 }
 
 // unanswered are the requests found at the start as far as they matter beside a later one. Those of a

@@ -234,6 +234,34 @@ func TestNothingIsSentThatCouldNotBeNoted(t *testing.T) {
 	}
 }
 
+// The note of a request may have been written although its answer was lost. This process knows that the
+// request was not sent, and takes nothing for what it has made.
+func TestANoteWhoseAnswerWasLost(t *testing.T) {
+	playBoth(t, func(s *stage) {
+		s.apply(kiosk())
+		s.finds(AbsentObject())
+		s.writing = func(part string) error {
+			if part == "metadata" {
+				return errors.New("connection reset by peer")
+			}
+			return nil
+		}
+		if _, err := s.try(); err == nil {
+			s.Error("the pass ends well")
+		}
+		s.called("observe prepare release")
+		s.writing = func(string) error { return nil }
+		s.edit(asked(0))
+		s.finds(Observation{Relation: Adoptable, ID: "a1", Outcome: available})
+		s.reconcile()
+		if len(s.conn.Sent) > 0 {
+			s.Errorf("it has sent %+v", s.conn.Sent)
+		}
+		s.records("a1", Adopted)
+		s.open()
+	})
+}
+
 // A request whose answer was lost is not forgotten: one that could make a double waits, one that the API
 // itself keeps from that is sent again, and then removed with what comes of the first one, too.
 func TestALostAnswer(t *testing.T) {

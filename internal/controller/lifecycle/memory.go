@@ -24,6 +24,7 @@ type remembered struct {
 	firstSeen   time.Time // by this process
 	lookSince   time.Time // how old the listings may be that a POST rests on, for kinds that look first
 	paused      bool      // the last pass waited for something else than a listing
+	unsent      time.Time // when a request was to be noted that was not sent, because nobody knows whether it is
 	freshness   freshness
 	expectation expectation
 	pace        pace

@@ -59,6 +59,9 @@ func (p *pass[O]) recallSent() {
 	if deleted := p.obj.GetDeletionTimestamp(); deleted != nil && deleted.Time.Before(now) {
 		now = deleted.Time
 	}
+	if p.sent.intent != nil && p.sent.intent.At.Equal(p.known.unsent) {
+		p.sent.intent = nil // the note was written although its answer was lost
+	}
 	p.sent = p.sent.mattering(now)
 	noted, known := p.memory.sentBy(p.obj.GetUID())
 	if !known {
