@@ -122,13 +122,14 @@ func (w *world) noteTheirs(id string) {
 }
 
 // madeMeanwhile tells whether others made the object around the time of the operator's request
-// to make the same, so that nobody can tell whose it is if the answer was lost.
+// to make the same, or before it could look again, so that nobody can tell whose it is if the answer was
+// lost.
 func (w *world) madeMeanwhile(of resource, id string) bool {
 	w.mu.Lock()
 	at, theirs := w.theirs[id]
 	w.mu.Unlock()
 	asked := w.ledger.askedAt(of)
-	return theirs && asked.Sub(at).Abs() < 15*time.Minute
+	return theirs && !asked.IsZero() && (asked.Sub(at).Abs() < 15*time.Minute || at.After(asked) && !w.ledger.lookedBetween(asked, at))
 }
 
 func policyOf(obj object) v1alpha1.DeletionPolicy {

@@ -26,6 +26,7 @@ type ledger struct {
 	made  map[string]made          // by id
 	asked map[resource][]time.Time // when POSTs were sent
 	posts map[string]int           // of deployments that were carried out, by the lineage of the resource
+	looks []time.Time              // when a page of artefacts was shown
 	open  map[resource]time.Time   // until when a request for an auth key may have been carried out, for all that the operator knows
 }
 
@@ -116,6 +117,9 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	token := tokenOf(req)
+	if req.Method == http.MethodGet && req.URL.Path == "/organisation/artefacts" && res.StatusCode == http.StatusOK {
+		l.looks = append(l.looks, time.Now())
+	}
 	a, changes := actOf(req)
 	if !changes || req.Method != http.MethodPost || res.StatusCode != http.StatusCreated {
 		return
@@ -174,6 +178,13 @@ func (l *ledger) sentBetween(of resource, from, to time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.asked[of], func(at time.Time) bool { return !at.Before(from) && at.Before(to) })
+}
+
+// lookedBetween tells whether artefacts were listed in that time.
+func (l *ledger) lookedBetween(from, to time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.looks, func(at time.Time) bool { return at.After(from) && at.Before(to) })
 }
 
 // madeBy returns what is known of an object that the operator has made.
