@@ -230,7 +230,10 @@ func (e *external) isRecorded(seen *connectclient.Deployment) bool {
 // nobody knows how far it has come.
 func (e *external) vanished() lifecycle.Observation {
 	e.polls.forget(e.conn.Waiter.Resource)
-	e.obj.Status.State = "" // what was seen last does not hold any more
+	e.obj.Status.State = ""                    // what was seen last does not hold any more
+	if record := e.conn.Record; record.Own() { // so that nothing is made in its place, whatever becomes of the annotations
+		e.obj.Status.ID, e.obj.Status.Adopted = record.ID, record.Origin == lifecycle.Adopted
+	}
 	return lifecycle.NotCreated(lifecycle.Stalled(v1alpha1.ReasonNotFound,
 		"The deployment %s is no longer in the organisation; its device may have been removed. To deploy again, create a new Deployment.", e.conn.Record.ID))
 }

@@ -187,36 +187,6 @@ func TestWhatIsTakenOffIsPutBack(t *testing.T) {
 			s.tells()
 		})
 	})
-	t.Run("of what is gone for good, and only the annotations knew of", func(t *testing.T) {
-		playBoth(t, func(s *stage) {
-			s.apply(kiosk(restored("a1", Created)))
-			s.finds(NotCreated(Stalled(v1alpha1.ReasonNotFound, "It is gone.")))
-			s.reconcile()
-			s.edit(strip)
-			s.reconcile()
-			s.tells(told)
-			s.records("a1", Created)
-		})
-	})
-	t.Run("and nothing of what others name, or what is made anew", func(t *testing.T) {
-		playBoth(t, func(s *stage) {
-			s.apply(kiosk(annotated(v1alpha1.AnnotationID, "a1")))
-			s.finds(NotCreated(Stalled(v1alpha1.ReasonNotFound, "It is gone.")))
-			s.reconcile()
-			if id := s.resource().Status.ID; id != "" {
-				s.Errorf("it has %s", id)
-			}
-		})
-		playBoth(t, func(s *stage) {
-			s.apply(kiosk(restored("a1", Created)))
-			s.finds(AbsentObject())
-			s.creates(mine("a2"), nil)
-			s.reconcile()
-			if note := s.resource().Annotations[v1alpha1.AnnotationOrigin]; note != originNote(s.resource(), "a2", Created) {
-				s.Errorf("its origin is %q", note)
-			}
-		})
-	})
 	t.Run("from a backup, once it is seen", func(t *testing.T) {
 		playBoth(t, func(s *stage) {
 			s.apply(kiosk(restored("a1", Created), func(a *v1alpha1.Artefact) { a.Finalizers = nil }))

@@ -226,10 +226,11 @@ func throttled(err error, now time.Time) Outcome {
 }
 
 // untilRetry is how long to wait for what the error says; at least a moment, because a zero requeue
-// would mean never.
+// would mean never. A time that is over is none: the error is that of a listing, which has not come to be
+// tried again and wakes those who wait for it when it is.
 func untilRetry(err error, now time.Time) time.Duration {
 	at, ok := connectclient.RetryAt(err)
-	if !ok {
+	if !ok || now.Sub(at) >= requeueFloor {
 		return time.Minute
 	}
 	return max(at.Sub(now), 10*time.Millisecond)

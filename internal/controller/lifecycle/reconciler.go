@@ -134,9 +134,6 @@ func (p *pass[O]) run(ctx context.Context) (Outcome, error) {
 	}
 	switch seen.Relation {
 	case Absent:
-		if p.record.Own() && !seen.Outcome.IsZero() {
-			p.noteRecord(p.record.ID, p.record.Origin) // nothing is made in its place, whatever becomes of the annotations
-		}
 		seen, err = p.create(ctx, remote, seen)
 	case Recovered, Adoptable:
 		err = p.attach(ctx, seen)
