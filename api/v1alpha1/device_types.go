@@ -15,8 +15,8 @@ type DeviceSpec struct {
 	// +required
 	Device SingleDeviceReference `json:"device,omitzero"`
 
-	// name that the device has in the organisation. If it is left out, the name
-	// is nobody's business here.
+	// name that the device has in the organisation. If it is left out, the
+	// device's name is left alone.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
