@@ -28,25 +28,34 @@ var errDead = errors.New("the process is dead")
 // It dies at one of its steps, which are the requests to Connect and the writes to the API server.
 type process struct {
 	disturbance disturb.Disturbance
-	at          int    // the number of the step
+	at          step
 	act         func() // what the user does meanwhile
 
 	mu        sync.Mutex
-	all       int // steps so far
-	steps     int // and of these, those that the disturbance can be at
+	steps     []step // so far
 	dead      bool
-	lastly    step            // that was disturbed
-	disturbed chan struct{}   // closed then
+	disturbed chan struct{}   // closed when it has been
 	underWay  <-chan struct{} // closed when the request that is late has been carried out
 }
 
-// step is one request: which one it is of all, and what it is.
+// step is the nth request of that name. So it is the same one in each run, although others may come
+// sooner or later there, or more often.
 type step struct {
-	n    int
 	name string
+	nth  int
 }
 
-func newProcess(d disturb.Disturbance, at int) *process {
+// changesConnect tells whether it matters that the request comes late.
+func (s step) changesConnect() bool {
+	return strings.HasPrefix(s.name, "Connect: ") && !s.reads()
+}
+
+func (s step) reads() bool { return strings.HasPrefix(s.name, "Connect: GET") }
+
+// undisturbed is a process that nothing happens to.
+func undisturbed() *process { return newProcess(none, step{}) }
+
+func newProcess(d disturb.Disturbance, at step) *process {
 	return &process{disturbance: d, at: at, disturbed: make(chan struct{})}
 }
 
@@ -120,15 +129,17 @@ func (w *wire) take(name string) (disturbed, dead bool) {
 	if w.dead || name == "" {
 		return false, w.dead
 	}
-	w.all++
-	// Only what changes something matters when it comes late.
-	if w.disturbance.Late() && (!strings.HasPrefix(name, "Connect: ") || strings.HasPrefix(name, "Connect: GET")) {
+	s := step{name, 1}
+	for _, before := range w.steps {
+		if before.name == name {
+			s.nth++
+		}
+	}
+	w.steps = append(w.steps, s)
+	if s != w.at {
 		return false, false
 	}
-	if w.steps++; w.steps != w.at {
-		return false, false
-	}
-	w.lastly, w.dead = step{w.all, name}, w.disturbance.Kills()
+	w.dead = w.disturbance.Kills()
 	close(w.disturbed)
 	return true, false
 }
@@ -150,11 +161,14 @@ func (w *wire) sendLate(req *http.Request) error {
 	return errDead
 }
 
-// disturbedAt is the step that was disturbed; none if the process had no such step.
-func (p *process) disturbedAt() (at step, was bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.lastly, p.lastly.n > 0
+// wasDisturbed tells whether the step has come at which the process was to be disturbed.
+func (p *process) wasDisturbed() bool {
+	select {
+	case <-p.disturbed:
+		return true
+	default:
+		return false
+	}
 }
 
 // arrived waits until what is late has been carried out.
