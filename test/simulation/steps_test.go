@@ -247,10 +247,15 @@ func (w *world) loseStatus(s step) {
 	}
 }
 
-// loseAnnotations is what a tool does that replaces what it has not written.
+// loseAnnotations is what a tool does that replaces what it has not written. Without a status, which comes
+// back when Connect has been looked at, nothing is left of a record: that is the manifest, applied anew.
 func (w *world) loseAnnotations(s step) {
 	of, _ := w.resource(s)
 	w.touch(of)
+	if obj := w.lookUp(of); obj != nil && obj.GetCommonStatus().ID == "" && lifecycle.RecordOf(obj).Own() {
+		w.mayStay(of)
+		w.begin(of, obj)
+	}
 	w.update(of, func(obj object) {
 		if obj.GetDeletionTimestamp() == nil {
 			obj.SetAnnotations(nil)
