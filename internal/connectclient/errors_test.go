@@ -355,6 +355,27 @@ func TestSent(t *testing.T) {
 	}
 }
 
+// What was reserved is not sent any more when a 429 has come meanwhile: writing down what is about to be
+// made can take long.
+func TestReservedIsNotSentAfter429(t *testing.T) {
+	s := script(t, announced(pageOf(0)), announced(reply{status: 429}))
+	client := connect(t, s.URL)
+	if _, err := collect(client.Artefacts().List().All(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	reserved, release, err := client.Reserve(t.Context(), "create artefact")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	mustBeOf(t, create(t, client), ErrThrottled)
+	_, err = client.Artefacts().Create(reserved, ArtefactCreate{Name: "kiosk"})
+	mustBeOf(t, err, ErrThrottled)
+	if n := len(s.requests()); Sent(err) || n != 2 {
+		t.Errorf("it was sent: %d requests, %v", n, err)
+	}
+}
+
 // unresolving is the default transport with a resolver that does not know the
 // host, so that the test needs no network.
 func unresolving(t *testing.T, unknown string) http.RoundTripper {

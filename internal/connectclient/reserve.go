@@ -22,8 +22,9 @@ type reservationKey struct{}
 // Reserve takes the permission to create something now, for one call that is made with the context
 // that it returns. It is for whoever has to write something down before the call, and would do so for
 // nothing if the call could not be made. While the API is down there is no permission: that it is back
-// is for reading to find out. The error is one that the call would have failed with. release gives the
-// permission back if no call was made; it is never nil.
+// is for reading to find out. The error is one that the call would have failed with. The call itself still
+// fails if a 429 has stopped everybody meanwhile. release gives the permission back if no call was made; it
+// is never nil.
 func (c *Client) Reserve(ctx context.Context, operation string) (reserved context.Context, release func(), err error) {
 	refusal := c.available()
 	if refusal == nil {
@@ -58,11 +59,16 @@ func (r *reservation) release() {
 	}
 }
 
-// ticketFor returns the ticket that was reserved for the call, once, or a new one.
+// ticketFor returns the ticket that was reserved for the call, once, or a new one. What was reserved may
+// not be good any more: what is written down first can take long.
 func ticketFor(ctx context.Context, b *budget.Budget, req *request) (*budget.Ticket, error) {
 	r, ok := ctx.Value(reservationKey{}).(*reservation)
-	if ok && req.method == http.MethodPost && r.used.CompareAndSwap(false, true) {
-		return r.ticket, nil
+	if !ok || req.method != http.MethodPost || !r.used.CompareAndSwap(false, true) {
+		return b.Take(priorityOf(ctx, req.method))
 	}
-	return b.Take(priorityOf(ctx, req.method))
+	if err := r.ticket.Renew(); err != nil {
+		r.ticket.Release()
+		return nil, err
+	}
+	return r.ticket, nil
 }

@@ -209,9 +209,10 @@ func (b *Budget) now() moment {
 
 // Ticket is the permission to send one request.
 type Ticket struct {
-	budget *Budget
-	once   sync.Once
-	sent   moment
+	budget   *Budget
+	priority Priority
+	once     sync.Once
+	sent     moment
 }
 
 // Take asks to send one request now. The error is a *[Refusal].
@@ -224,7 +225,7 @@ func (b *Budget) Take(p Priority) (*Ticket, error) {
 	}
 	b.inFlight++
 	b.credential.used(now)
-	return &Ticket{budget: b, sent: now}, nil
+	return &Ticket{budget: b, priority: p, sent: now}, nil
 }
 
 // refuse returns why a request may not go now, or nil if it may.
@@ -232,6 +233,18 @@ func (b *Budget) refuse(p Priority, now moment) *Refusal {
 	if refusal := b.credential.refuse(now.at); refusal != nil {
 		return refusal
 	}
+	if refusal := b.spent(p, now, 1); refusal != nil || b.window.known {
+		return refusal
+	}
+	if at, ok := b.bucket.take(p, now.at); !ok {
+		return &Refusal{Until: at, Reason: Pacing}
+	}
+	return nil
+}
+
+// spent returns why nobody of the priority may go before a time, or nil: all are stopped, or the window
+// has not that many left.
+func (b *Budget) spent(p Priority, now moment, needed int) *Refusal {
 	if now.at.Before(b.stop.until) {
 		refusal := &Refusal{Until: b.comeback.next(p, b.stop.until, b.stop.length), Reason: b.stop.reason}
 		if b.stop.reason == Exhausted {
@@ -239,21 +252,17 @@ func (b *Budget) refuse(p Priority, now moment) *Refusal {
 		}
 		return refusal
 	}
-	if b.window.known {
-		b.window.roll(now)
-		if b.left(p) <= 0 {
-			return &Refusal{
-				Until:  b.comeback.next(p, b.opens(), b.window.length),
-				Ends:   b.window.shownEnd(),
-				Reason: Exhausted,
-			}
-		}
+	if !b.window.known {
 		return nil
 	}
-	if at, ok := b.bucket.take(p, now.at); !ok {
-		return &Refusal{Until: at, Reason: Pacing}
+	if b.window.roll(now); b.left(p) >= needed {
+		return nil
 	}
-	return nil
+	return &Refusal{
+		Until:  b.comeback.next(p, b.opens(), b.window.length),
+		Ends:   b.window.shownEnd(),
+		Reason: Exhausted,
+	}
 }
 
 // opens is when the window is over for this budget.
@@ -277,6 +286,26 @@ func (b *Budget) floor(p Priority) int {
 	default:
 		return max(sliver, limit*b.config.ReservePercent/100)
 	}
+}
+
+// Renew asks to send now the request of a ticket that was taken some time ago: since then a 429 may have
+// stopped everybody, or others may have spent the window. The error is a *[Refusal]; the ticket is to be
+// given back then.
+func (t *Ticket) Renew() error {
+	b := t.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.credential.unused(t.sent)
+	if refusal := b.credential.refuse(now.at); refusal != nil {
+		return refusal
+	}
+	if refusal := b.spent(t.priority, now, 0); refusal != nil {
+		return refusal
+	}
+	t.sent = now
+	b.credential.used(now)
+	return nil
 }
 
 // Done reports how the request ended. Only the first call counts.

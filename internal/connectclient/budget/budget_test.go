@@ -834,6 +834,80 @@ func TestGivingBackDoesNotSendASecondAlone(t *testing.T) {
 	d.refused(budget.Write, budget.Unproven)
 }
 
+// What was let through some time ago goes only if it still may.
+func TestRenewal(t *testing.T) {
+	renew := func(d *desk, ticket *budget.Ticket, why budget.Reason) {
+		d.Helper()
+		err := ticket.Renew()
+		if err == nil {
+			d.Fatalf("it goes; want %s", why)
+		}
+		if got := refusalOf(err).Reason; got != why {
+			d.Fatalf("it is refused as %s; want %s", got, why)
+		}
+		ticket.Release()
+		if n := d.State().InFlight; n != 0 {
+			d.Errorf("%d in flight", n)
+		}
+	}
+	t.Run("a 429 has stopped everybody", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 100, 50, time.Hour))
+		ticket := d.take(budget.Write)
+		d.call(budget.Write, announce(429, 100, 0, time.Hour))
+		renew(d, ticket, budget.Exhausted)
+	})
+	t.Run("others have spent the window", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 100, 50, time.Hour))
+		ticket := d.take(budget.Write)
+		d.call(budget.Write, announce(200, 100, 1, time.Hour))
+		renew(d, ticket, budget.Exhausted)
+	})
+	t.Run("the token has been rejected", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 100, 50, time.Hour))
+		ticket := d.take(budget.Write)
+		d.call(budget.Write, budget.Answer{StatusCode: 401})
+		d.wait(5 * time.Second)
+		d.call(budget.Write, budget.Answer{StatusCode: 401})
+		renew(d, ticket, budget.Unauthorized)
+	})
+	t.Run("it has the last of the window itself", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 100, 2, time.Hour)) // one is left to what is urgent
+		ticket := d.take(budget.Write)
+		d.refused(budget.Write, budget.Exhausted)
+		if err := ticket.Renew(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("it is what finds out about the token", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		ticket := d.take(budget.Write)
+		d.wait(time.Minute)
+		if err := ticket.Renew(); err != nil {
+			t.Fatal(err)
+		}
+		if in := d.refused(budget.Write, budget.Unproven); in > 100*time.Millisecond {
+			t.Errorf("others come back in %s: it is not known when it was sent", in)
+		}
+		ticket.Done(announce(200, 100, 50, time.Hour))
+		d.take(budget.Write)
+	})
+	t.Run("the window that it was taken in is over", func(t *testing.T) {
+		d := newDesk(t, budget.Config{})
+		d.call(budget.Write, announce(200, 100, 50, time.Minute))
+		ticket := d.take(budget.Write)
+		d.wait(2 * time.Minute)
+		if err := ticket.Renew(); err != nil {
+			t.Fatal(err)
+		}
+		ticket.Done(announce(429, 100, 0, time.Hour)) // of the new one
+		d.refused(budget.Urgent, budget.Exhausted)
+	})
+}
+
 // Those who wait for the first answer ask less and less often, so that an API that
 // hangs does not keep a thousand of them busy.
 func TestUnprovenPatience(t *testing.T) {
