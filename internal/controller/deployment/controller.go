@@ -149,6 +149,7 @@ type external struct {
 
 	// otherOrganisation: an earlier request, with another access token, may have gone to another one.
 	otherOrganisation bool
+	goneDevice        string // to which an earlier request was sent, whose answer was lost
 }
 
 // Observe implements [lifecycle.Remote].

@@ -28,6 +28,9 @@ func (e *external) search(ctx context.Context) (lifecycle.Observation, error) {
 	if e.conn.Settling || e.otherOrganisation || !e.obj.DeletionTimestamp.IsZero() {
 		return lifecycle.AbsentObject(), nil
 	}
+	if e.goneDevice != "" {
+		return e.unanswerable(), nil
+	}
 	if waits, err := e.resolve(ctx); err != nil || waits != nil {
 		return unresolved(waits), err
 	}
@@ -53,8 +56,12 @@ func (e *external) search(ctx context.Context) (lifecycle.Observation, error) {
 // that this one opens.
 func (e *external) recover(ctx context.Context) (lifecycle.Observation, error) {
 	for _, intent := range e.conn.Sent {
-		if seen, _, err := e.recoverFrom(ctx, intent); err != nil || seen.Relation == lifecycle.Recovered {
+		seen, here, err := e.recoverFrom(ctx, intent)
+		if err != nil || seen.Relation == lifecycle.Recovered {
 			return seen, err
+		}
+		if !here {
+			e.goneDevice = parseNote(intent.Note).Device
 		}
 	}
 	for _, intent := range e.conn.SentElsewhere {
@@ -88,6 +95,14 @@ func (e *external) recoverFrom(ctx context.Context, intent lifecycle.Intent) (se
 	seen, err = e.report(ctx, lifecycle.Recovered, found)
 	seen.Proof, seen.Request = "it is newer than what the device had before the request whose answer was lost", &intent
 	return seen, true, err
+}
+
+// unanswerable is the observation of a request whose answer was lost, to a device that is gone since, and its
+// deployments with it. Whatever has the device's name now may be the same board, which has had the artefact.
+func (e *external) unanswerable() lifecycle.Observation {
+	return lifecycle.NotCreated(lifecycle.Stalled(v1alpha1.ReasonNotFound,
+		"The answer to the request to deploy was lost, and the device %s that it was sent to is no longer in the organisation: "+
+			"nobody knows whether it got the artefact. To deploy again, create a new Deployment.", e.goneDevice))
 }
 
 // lateEffect finds the deployment that an earlier request of this resource has made after a later
