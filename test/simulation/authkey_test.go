@@ -40,7 +40,7 @@ var authKeys = &kind{
 		}
 	},
 	add: func(w *world, n, variant int) {
-		w.org().AddAuthKey(name("k", n), "", tags(variant), 1)
+		w.noteTheirs(w.org().AddAuthKey(name("k", n), "", tags(variant), 1).ID)
 	},
 	alter: nothing, // there is no way to tell
 	remove: func(w *world, n, _ int) {

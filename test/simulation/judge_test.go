@@ -32,7 +32,7 @@ func (w *world) judge(a act, of resource, token string, req *http.Request) {
 	case a.method == http.MethodPost:
 		w.judgeCreation(a, of, obj)
 	case a.method == http.MethodDelete:
-		w.judgeDeletion(a, of, obj)
+		w.judgeDeletion(a, of, obj, token)
 	default: // a change, or a cancellation
 		if !w.has(obj, a.id) && !w.madeFor(of, a.id) {
 			w.violatedf("%s %s is sent for %s, which does not have it", req.Method, req.URL.Path, of)
@@ -82,7 +82,7 @@ func (w *world) neverSent(of resource, obj object) bool {
 	})
 }
 
-func (w *world) judgeDeletion(a act, of resource, obj object) {
+func (w *world) judgeDeletion(a act, of resource, obj object, token string) {
 	ours := w.madeFor(of, a.id)
 	if other := w.other(of, a.id); other != nil {
 		w.violatedf("%s %s is deleted for %s, although %s has it", a.kind, a.id, of, other.GetName())
@@ -90,9 +90,11 @@ func (w *world) judgeDeletion(a act, of resource, obj object) {
 	}
 	deleting := obj == nil || obj.GetDeletionTimestamp() != nil
 	switch {
+	case !w.isThere(w.organisationOf(token), a.id):
+		return // it has gone already
 	case a.kind == "AuthKey" && ours:
 		return // a key of its own may always go: it is renewed, or nobody has it
-	case a.kind == "AuthKey" && (w.ledger.mayHaveMade(of) || w.neverSent(of, obj)):
+	case a.kind == "AuthKey" && (w.ledger.mayHaveMade(of) || w.neverSent(of, obj) || w.madeUnseen(of, a.id)):
 		return // it looks like one that may have been made
 	case !deleting && !w.recently(of):
 		w.violatedf("%s %s is deleted for %s, which is not being deleted", a.kind, a.id, of)
@@ -129,7 +131,17 @@ func (w *world) madeMeanwhile(of resource, id string) bool {
 	at, theirs := w.theirs[id]
 	w.mu.Unlock()
 	asked := w.ledger.askedAt(of)
-	return theirs && !asked.IsZero() && (asked.Sub(at).Abs() < 15*time.Minute || at.After(asked) && !w.ledger.lookedBetween(asked, at))
+	return theirs && !asked.IsZero() && (asked.Sub(at).Abs() < 15*time.Minute || at.After(asked) && !w.ledger.listedBetween(of.kind, asked, at))
+}
+
+// madeUnseen tells whether others made the key after the operator's request for one like it, and before the
+// operator could find what that had made.
+func (w *world) madeUnseen(of resource, id string) bool {
+	w.mu.Lock()
+	at, theirs := w.theirs[id]
+	w.mu.Unlock()
+	asked := w.ledger.askedAt(of)
+	return theirs && !asked.IsZero() && at.After(asked) && !w.ledger.listedBetween(of.kind, asked.Add(lateness), at)
 }
 
 func policyOf(obj object) v1alpha1.DeletionPolicy {

@@ -22,12 +22,12 @@ import (
 type ledger struct {
 	w *world
 
-	mu    sync.Mutex
-	made  map[string]made          // by id
-	asked map[resource][]time.Time // when POSTs were sent
-	posts map[string]int           // of deployments that were carried out, by the lineage of the resource
-	looks []time.Time              // when a page of artefacts was shown
-	open  map[resource]time.Time   // until when a request for an auth key may have been carried out, for all that the operator knows
+	mu     sync.Mutex
+	made   map[string]made          // by id
+	asked  map[resource][]time.Time // when POSTs were sent
+	posts  map[string]int           // of deployments that were carried out, by the lineage of the resource
+	listed map[string][]time.Time   // when a page was shown, of each collection
+	open   map[resource]time.Time   // until when a request for an auth key may have been carried out, for all that the operator knows
 }
 
 // made is an object that the operator has made.
@@ -43,7 +43,7 @@ type made struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, listed: map[string][]time.Time{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
 }
 
 // act is a request that changes something.
@@ -77,8 +77,8 @@ func actOf(req *http.Request) (a act, changes bool) {
 // asking is when a POST was sent, and for which resource: when it is carried out another one may have the
 // name.
 type asking struct {
-	at      time.Time
-	lineage string
+	at               time.Time
+	lineage, rollout string
 }
 
 type askingKey struct{}
@@ -91,7 +91,7 @@ func (l *ledger) send(req *http.Request) (*http.Request, error) {
 	}
 	of := workedOn(req.Context())
 	if a.method == http.MethodPost {
-		now := asking{time.Now(), l.w.lineageOf(of)}
+		now := asking{time.Now(), l.w.lineageOf(of), l.w.rolloutOf(of)}
 		l.mu.Lock()
 		l.asked[of] = append(l.asked[of], now.at)
 		l.mu.Unlock()
@@ -117,8 +117,8 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	token := tokenOf(req)
-	if req.Method == http.MethodGet && req.URL.Path == "/organisation/artefacts" && res.StatusCode == http.StatusOK {
-		l.looks = append(l.looks, time.Now())
+	if collection, ok := strings.CutPrefix(req.URL.Path, "/organisation/"); ok && req.Method == http.MethodGet && res.StatusCode == http.StatusOK {
+		l.listed[collection] = append(l.listed[collection], time.Now())
 	}
 	a, changes := actOf(req)
 	if !changes || req.Method != http.MethodPost || res.StatusCode != http.StatusCreated {
@@ -136,7 +136,7 @@ func (l *ledger) record(req *http.Request, res *http.Response, body []byte) {
 	asked, _ := req.Context().Value(askingKey{}).(asking)
 	m := made{resource: of, organisation: l.w.organisationOf(token), lineage: asked.lineage, at: time.Now(), asked: asked.at}
 	if a.kind == "Deployment" {
-		m.deviceID, m.rollout = a.id, l.w.rolloutOf(of)
+		m.deviceID, m.rollout = a.id, asked.rollout
 		l.posts[m.lineage]++
 		if n := l.posts[m.lineage]; n > 1 {
 			l.w.violatedf("%s was deployed %d times", of, n)
@@ -180,11 +180,11 @@ func (l *ledger) sentBetween(of resource, from, to time.Time) bool {
 	return slices.ContainsFunc(l.asked[of], func(at time.Time) bool { return !at.Before(from) && at.Before(to) })
 }
 
-// lookedBetween tells whether artefacts were listed in that time.
-func (l *ledger) lookedBetween(from, to time.Time) bool {
+// listedBetween tells whether the objects of a kind were listed in that time.
+func (l *ledger) listedBetween(kind string, from, to time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.looks, func(at time.Time) bool { return at.After(from) && at.Before(to) })
+	return slices.ContainsFunc(l.listed[kindNamed(kind).collection], func(at time.Time) bool { return at.After(from) && at.Before(to) })
 }
 
 // madeBy returns what is known of an object that the operator has made.

@@ -247,12 +247,12 @@ func (w *world) loseStatus(s step) {
 	}
 }
 
-// loseAnnotations is what a tool does that replaces what it has not written. Without a status, which comes
-// back when Connect has been looked at, nothing is left of a record: that is the manifest, applied anew.
+// loseAnnotations is what a tool does that replaces what it has not written. Where nobody has seen them,
+// nothing is left: that is the manifest, applied anew.
 func (w *world) loseAnnotations(s step) {
 	of, _ := w.resource(s)
 	w.touch(of)
-	if obj := w.lookUp(of); obj != nil && obj.GetCommonStatus().ID == "" && lifecycle.RecordOf(obj).Own() {
+	if obj := w.lookUp(of); obj != nil && w.isAllThereIs(obj) {
 		w.mayStay(of)
 		w.begin(of, obj)
 	}
@@ -261,6 +261,18 @@ func (w *world) loseAnnotations(s step) {
 			obj.SetAnnotations(nil)
 			obj.SetFinalizers(nil)
 		}
+	})
+}
+
+// isAllThereIs tells whether nothing but annotations knows of what a resource has: there is no status, which
+// comes back when Connect has been looked at; or they tell of a request of a process that is dead, and the
+// next one cannot have seen it yet.
+func (w *world) isAllThereIs(obj object) bool {
+	if obj.GetCommonStatus().ID == "" && lifecycle.RecordOf(obj).Own() {
+		return true
+	}
+	return slices.ContainsFunc(lifecycle.SentIntents(obj), func(i lifecycle.Intent) bool {
+		return i.At.Before(w.running.began) && time.Since(i.At) <= w.setup.lag
 	})
 }
 

@@ -255,6 +255,7 @@ func (w *world) rolloutOf(of resource) string {
 type process struct {
 	*network
 
+	began              time.Time
 	stopWatching, stop context.CancelFunc
 	started            <-chan struct{}
 	ended              chan struct{}
@@ -264,7 +265,7 @@ type process struct {
 func (w *world) start() {
 	watching, stopWatching := context.WithCancel(context.Background())
 	ctx, stop := context.WithCancel(context.Background())
-	p := &process{network: newNetwork(watching), stopWatching: stopWatching, stop: stop, ended: make(chan struct{})}
+	p := &process{network: newNetwork(watching), began: time.Now(), stopWatching: stopWatching, stop: stop, ended: make(chan struct{})}
 	p.setDown(w.down)
 	cfg := w.api.Config()
 	cfg.Transport = p.kubernetes(w, time.Millisecond)
