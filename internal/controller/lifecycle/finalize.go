@@ -112,6 +112,7 @@ func (p *pass[O]) delete(ctx context.Context, remote Remote, id string) (Outcome
 		return p.dropFinalizer(ctx)
 	}
 	deletion, err := deleter.Delete(ctx, id)
+	p.Claims.Written(objectClaim(p.gvk.Kind, id), p.obj.GetUID())
 	switch {
 	case err != nil:
 		if errors.Is(err, connectclient.ErrUnavailable) {

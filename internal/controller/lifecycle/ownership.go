@@ -178,7 +178,8 @@ func newClaims(c clock.PassiveClock) *Claims {
 }
 
 // Take gives the claim to the resource, unless another one holds it; then it returns that one. Who
-// has the object on record takes it from a younger holder, who is woken to be told.
+// has the object on record takes it from a younger holder, who is woken to be told; and looks again
+// itself, because that one may have changed it since the first look.
 func (c *Claims) Take(claim string, by Holder, onRecord bool) (holder Holder, taken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,6 +191,7 @@ func (c *Claims) Take(claim string, by Holder, onRecord bool) (holder Holder, ta
 	case held:
 		delete(c.of[before.UID], claim)
 		defer c.wake(before.NamespacedName)
+		defer c.wake(by.NamespacedName)
 	}
 	c.holders[claim] = hold{Holder: by}
 	if c.of[by.UID] == nil {
@@ -204,6 +206,16 @@ func (h Holder) before(other Holder) bool {
 		return h.Age.Before(other.Age)
 	}
 	return h.String() < other.String()
+}
+
+// Written wakes who has taken the claim from the resource while that was on its way to change or remove
+// what it is for: no listing will show it as a change.
+func (c *Claims) Written(claim string, by types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if has, held := c.held(claim); held && has.UID != by {
+		c.wake(has.NamespacedName)
+	}
 }
 
 // HolderOf returns who holds the claim.

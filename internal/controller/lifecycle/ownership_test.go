@@ -140,7 +140,10 @@ func TestClaimsWake(t *testing.T) {
 		"the holder is gone":         {func(c *Claims) { c.ReleaseAll("one") }, []string{"waiter"}},
 		"the claim was given back":   {func(c *Claims) { c.Release("a", "one") }, []string{"waiter"}},
 		"another gives back nothing": {func(c *Claims) { c.Release("a", "two") }, nil},
-		"an older one takes it":      {func(c *Claims) { c.Take("a", two, true) }, []string{"one"}},
+		"an older one takes it":      {func(c *Claims) { c.Take("a", two, true) }, []string{"two", "one"}},
+		"the holder writes":          {func(c *Claims) { c.Written("a", "one") }, nil},
+		"another one writes":         {func(c *Claims) { c.Written("a", "two") }, []string{"one"}},
+		"something else is written":  {func(c *Claims) { c.Written("b", "two") }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claims := newClaims(clocktesting.NewFakePassiveClock(noon))
@@ -152,6 +155,45 @@ func TestClaimsWake(t *testing.T) {
 			if !slices.Equal(woken, test.want) {
 				t.Errorf("woken are %v, want %v", woken, test.want)
 			}
+		})
+	}
+}
+
+// Who takes an object while the one before is still at it is woken when that is done: it may have looked before,
+// and no listing will show what the operator itself has written as a change.
+func TestWritingToWhatIsTaken(t *testing.T) {
+	for name, test := range map[string]struct {
+		call   string
+		delete bool
+	}{
+		"changing": {call: "update a1"},
+		"removing": {call: "delete a1", delete: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, true, func(s *stage) {
+				taker := Holder{NamespacedName: types.NamespacedName{Namespace: "lab", Name: "taker"}, UID: "taker", Age: time.Now().Add(-24 * time.Hour)}
+				var woken []string
+				s.apply(kiosk(has("a1", Created)))
+				s.Claims.wake = func(resource types.NamespacedName) { woken = append(woken, resource.Name) }
+				s.during = func(call string) {
+					if call == test.call {
+						s.Claims.Take(objectClaim("Artefact", "a1"), taker, true)
+						woken = nil
+					}
+				}
+				outdated := mine("a1")
+				outdated.Outdated = true
+				s.finds(outdated)
+				s.updates(mine("a1"), nil)
+				s.deletes(Removed("Deleted", "Deleted it."), nil)
+				if test.delete {
+					s.delete()
+				}
+				s.reconcile()
+				if !slices.Contains(woken, "taker") {
+					t.Errorf("woken are %v", woken)
+				}
+			})
 		})
 	}
 }

@@ -174,6 +174,7 @@ func (p *pass[O]) update(ctx context.Context, remote Remote, seen Observation) (
 		return seen, nil
 	}
 	updated, err := updater.Update(ctx, seen.ID)
+	p.Claims.Written(objectClaim(p.gvk.Kind, seen.ID), p.obj.GetUID())
 	if errors.Is(err, connectclient.ErrNotFound) {
 		p.known.freshness.require(p.Clock.Now())
 		return NotKnown(RequeueWithBackoff()), nil
