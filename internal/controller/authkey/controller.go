@@ -107,6 +107,8 @@ type external struct {
 	unsure bool
 	// otherOrganisation: an earlier request, with another access token, may have gone to another one.
 	otherOrganisation bool
+	// overtaken: somebody has changed the key since it was seen, in what was not changed here.
+	overtaken bool
 }
 
 // Observe implements [lifecycle.Remote]. It says which key the Secret holds and how it is; one that
@@ -481,7 +483,11 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 		}
 	}
 	e.mirror()
-	return e.observation(), nil
+	seen := e.observation()
+	if e.overtaken {
+		seen.Outcome = lifecycle.RequeueWithBackoff()
+	}
+	return seen, nil
 }
 
 func (e *external) applyTemplate(ctx context.Context) error {
@@ -503,6 +509,8 @@ func (e *external) edit(ctx context.Context) error {
 		}
 		e.store.Put(*changed)
 		e.key.AuthKey = *changed
+		left := e.changes()
+		e.overtaken = changes.Description == nil && left.Description != nil || changes.DeviceName == nil && left.DeviceName != nil || changes.Tags == nil && left.Tags != nil
 		e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: "Updated the auth key " + e.key.ID + " in the organisation."})
 	}
 	if !e.secret.matchesKeySpec() {

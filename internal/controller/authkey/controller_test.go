@@ -237,3 +237,27 @@ func TestASecretThatIsRenamedThereAndBack(t *testing.T) {
 		}
 	})
 }
+
+// Somebody changes a key after the last listing, in something that the AuthKey believes to be right: when it
+// changes something else it is told, and puts that back as well.
+func TestAKeyThatSomebodyElseHasChangedMeanwhile(t *testing.T) {
+	play(t, func(s *stage) {
+		obj := s.made("front", "pi")
+		s.look(obj, lifecycle.Mine)
+		_, err := s.api.ClientFor(s.token).AuthKeys().Update(s.Context(), obj.Status.ID, connectclient.AuthKeyUpdate{Tags: &[]string{"theirs"}})
+		s.must(err)
+
+		obj.Spec.Description = "the front door"
+		for range 2 {
+			updater := s.look(obj, lifecycle.Mine).(lifecycle.Updater)
+			seen, err := updater.Update(s.Context(), obj.Status.ID)
+			s.must(err)
+			if again := seen.Outcome == lifecycle.RequeueWithBackoff(); again != seen.Outdated {
+				s.Errorf("it is looked at again: %t, and is outdated: %t", again, seen.Outdated)
+			}
+		}
+		if key := s.org.AuthKeys()[0]; key.Description != "the front door" || len(key.Tags) > 0 {
+			s.Errorf("the key is %q with the tags %v", key.Description, key.Tags)
+		}
+	})
+}

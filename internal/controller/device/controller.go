@@ -270,8 +270,12 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 	}
 	e.devices.Put(e.conn.Token, *changed)
 	seen := e.inOrganisation(lifecycle.Mine, *changed)
-	if seen.Outdated {
-		return e.refused(e.changes(), "it answers as if it had made the change, and has not"), nil
+	left := e.changes()
+	switch {
+	case changes.Name != nil && left.Name != nil, changes.Tags != nil && left.Tags != nil:
+		return e.refused(left, "it answers as if it had made the change, and has not"), nil
+	case left != connectclient.DeviceUpdate{}:
+		seen.Outcome = lifecycle.RequeueWithBackoff() // somebody has changed it since it was seen
 	}
 	e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: described(before, *changed)})
 	return seen, nil

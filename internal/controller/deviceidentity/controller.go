@@ -244,27 +244,31 @@ func (e *external) Create(ctx context.Context) (lifecycle.Observation, error) {
 // ignores it ignores silently, because the identity has become a device: that is told once, and not
 // tried again for the same spec. The description it never ignores for that reason.
 func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation, error) {
-	changed, err := e.conn.Client.DeviceIdentities().Update(ctx, id, e.changes())
+	asked := e.changes()
+	changed, err := e.conn.Client.DeviceIdentities().Update(ctx, id, asked)
 	if err != nil {
 		return lifecycle.Observation{}, err
 	}
 	e.store.Put(*changed)
 	seen := e.registered(lifecycle.Mine, *changed)
-	if !seen.Outdated {
-		e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: "Updated the device identity " + id + " in the organisation."})
-		return seen, nil
-	}
-	if left := e.changes(); left.DeviceName != nil || left.Tags != nil {
+	left := e.changes()
+	if asked.DeviceName != nil && left.DeviceName != nil || asked.Tags != nil && left.Tags != nil {
 		meta.SetStatusCondition(&e.obj.Status.Conditions, metav1.Condition{
 			Type: v1alpha1.ConditionSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonIdentityExchanged,
 			Message:            "The identity has become a device, so Connect ignores spec.deviceName and spec.tags: manage the name and the tags of the device with a Device.",
 			ObservedGeneration: e.obj.Generation,
 		})
 		seen = e.registered(lifecycle.Mine, *changed)
+		left = e.changes()
 	}
-	if seen.Outdated {
+	switch {
+	case asked.Description != nil && left.Description != nil:
 		seen.Outcome = lifecycle.Stalled(v1alpha1.ReasonInvalid,
 			"Connect refuses the spec: it answers as if it had changed the description to spec.description, and has not.")
+	case left != connectclient.DeviceIdentityUpdate{}:
+		seen.Outcome = lifecycle.RequeueWithBackoff() // somebody has changed it since it was seen
+	case asked.Description != nil || !e.ignored():
+		e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: "Updated the device identity " + id + " in the organisation."})
 	}
 	return seen, nil
 }
