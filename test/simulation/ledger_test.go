@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"regexp"
@@ -27,8 +28,18 @@ type ledger struct {
 	asked  map[resource][]time.Time // when POSTs were sent
 	posts  map[string]int           // of deployments that were carried out, by the lineage of the resource
 	listed map[string][]time.Time   // when a page was shown, of each collection
+	recent map[resource]recent      // requests, whatever they are
 	open   map[resource]time.Time   // until when a request for an auth key may have been carried out, for all that the operator knows
 }
+
+// recent is how many requests were sent for a resource since a minute began.
+type recent struct {
+	since time.Time
+	n     int
+}
+
+// tooMany is how many requests in a minute are sent for a resource that the operator works on without end.
+const tooMany = 120
 
 // made is an object that the operator has made.
 type made struct {
@@ -43,7 +54,7 @@ type made struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, listed: map[string][]time.Time{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
+	return &ledger{w: w, made: map[string]made{}, posts: map[string]int{}, listed: map[string][]time.Time{}, recent: map[resource]recent{}, open: map[resource]time.Time{}, asked: map[resource][]time.Time{}}
 }
 
 // act is a request that changes something.
@@ -85,11 +96,14 @@ type askingKey struct{}
 
 // send judges a request that is about to leave.
 func (l *ledger) send(req *http.Request) (*http.Request, error) {
+	of := workedOn(req.Context())
+	if err := l.count(of); err != nil {
+		return nil, err
+	}
 	a, changes := actOf(req)
 	if !changes {
 		return req, nil
 	}
-	of := workedOn(req.Context())
 	if a.method == http.MethodPost {
 		now := asking{time.Now(), l.w.lineageOf(of), l.w.rolloutOf(of)}
 		l.mu.Lock()
@@ -99,6 +113,23 @@ func (l *ledger) send(req *http.Request) (*http.Request, error) {
 	}
 	l.w.judge(a, of, tokenOf(req), req)
 	return req, nil
+}
+
+// count checks that the operator does not ask over and over, and ends it if it does.
+func (l *ledger) count(of resource) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.recent[of]
+	if time.Since(r.since) >= time.Minute {
+		r = recent{since: time.Now()}
+	}
+	r.n++
+	l.recent[of] = r
+	if r.n < tooMany || of == (resource{}) {
+		return nil
+	}
+	l.w.violatedf("%d requests are sent for %s in a minute", r.n, of)
+	return errors.New("too many requests")
 }
 
 // RoundTrip carries a request out.

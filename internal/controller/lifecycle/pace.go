@@ -16,7 +16,9 @@ const (
 	backoffMin, backoffMax = 500 * time.Millisecond, time.Minute
 	// freeRequeues is how often a resource that nobody changed may ask to be looked at again in
 	// a second or less. From then on requeueFloor holds, doubling to requeueCeiling.
-	freeRequeues                 = 3
+	freeRequeues = 3
+	// freeDeferrals is how often the budget may put it off for a moment, in a row.
+	freeDeferrals                = 10
 	requeueFloor, requeueCeiling = time.Second, time.Minute
 )
 
@@ -27,6 +29,7 @@ type pace struct {
 	failures  int       // passes in a row that asked for a backoff
 	notBefore time.Time // no pass before that
 	hurries   int       // requeues sooner than the floor
+	deferrals int       // … of a budget that has put something off, in a row
 }
 
 // subject is what a user can change about a resource. What others in the cluster or the
@@ -48,6 +51,9 @@ func (p *pace) wait(subject string, now time.Time) time.Duration {
 // next returns when the resource is to be looked at again, by what the pass has asked for; 0 if not
 // before it is woken.
 func (p *pace) next(o Outcome, now time.Time) time.Duration {
+	if !o.Scheduled {
+		p.deferrals = 0
+	}
 	switch {
 	case o.Backoff:
 		delay := jittered(min(backoffMin<<min(p.failures, 10), backoffMax))
@@ -55,7 +61,9 @@ func (p *pace) next(o Outcome, now time.Time) time.Duration {
 		p.notBefore = now.Add(delay)
 		return delay
 	case o.Scheduled:
-		return o.RequeueAfter
+		// A pass that needs two requests would begin anew with each that the budget grants: it waits until
+		// there are more.
+		return spaced(o.RequeueAfter, &p.deferrals, freeDeferrals)
 	}
 	if o.Ready != "" && !o.Transient {
 		p.failures = 0 // something was concluded
@@ -67,14 +75,20 @@ func (p *pace) next(o Outcome, now time.Time) time.Duration {
 		p.hurries = 0
 		return o.RequeueAfter
 	}
+	return spaced(o.RequeueAfter, &p.hurries, freeRequeues)
+}
+
+// spaced is when a resource is looked at again that asks for it so soon, by how often it has, beyond what
+// is free.
+func spaced(after time.Duration, hurries *int, free int) time.Duration {
 	floor := time.Duration(0)
-	if over := p.hurries - freeRequeues; over >= 0 {
+	if over := *hurries - free; over >= 0 {
 		floor = min(requeueFloor<<min(over, 10), requeueCeiling)
 	}
-	if o.RequeueAfter <= max(floor, requeueFloor) {
-		p.hurries++
+	if after <= max(floor, requeueFloor) {
+		*hurries++
 	}
-	return max(o.RequeueAfter, floor)
+	return max(after, floor)
 }
 
 // jittered spreads d by ±10 %, so that what failed together does not come back together.

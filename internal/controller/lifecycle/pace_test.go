@@ -148,13 +148,30 @@ func TestAChangeBeginsThePaceAnew(t *testing.T) {
 	}
 }
 
-// What the budget has given a time to comes at that time.
+// What the budget has given a time to comes at that time. But a pass that needs two requests at once gets none
+// of them while it uses up each that comes: it waits longer, until something else has come of it.
 func TestTheBudgetsTimesAreKept(t *testing.T) {
 	var p pace
-	for range 20 {
-		if got := p.next(Outcome{RequeueAfter: 100 * time.Millisecond, Scheduled: true}, noon); got != 100*time.Millisecond {
-			t.Fatalf("after %s", got)
+	deferred := func(asks, want time.Duration) {
+		t.Helper()
+		if got := p.next(Outcome{RequeueAfter: asks, Scheduled: true}, noon); got != want {
+			t.Fatalf("after %s, want %s", got, want)
 		}
+	}
+	for range 2 {
+		deferred(time.Hour, time.Hour)
+		for range 10 {
+			deferred(100*time.Millisecond, 100*time.Millisecond)
+		}
+		deferred(100*time.Millisecond, time.Second)
+		deferred(3*time.Second, 3*time.Second)
+		deferred(100*time.Millisecond, 2*time.Second)
+		deferred(time.Hour, time.Hour)
+		deferred(100*time.Millisecond, 4*time.Second)
+		p.next(NoChange(0), noon)
+	}
+	if n := passes(func(int) Outcome { return Outcome{RequeueAfter: 100 * time.Millisecond, Scheduled: true} }, time.Hour, false); n > 80 {
+		t.Errorf("it is worked on %d times in an hour", n)
 	}
 }
 
