@@ -179,13 +179,20 @@ func (w *world) quiet() {
 			due += 2
 		}
 	})
-	keys := map[string]string{}
-	w.each("AuthKey", func(obj object) { keys[obj.GetName()] = obj.GetCommonStatus().ID })
+	ids, reasons := map[string]string{}, map[string]string{}
+	w.each("AuthKey", func(obj object) {
+		_, reasons[obj.GetName()], _ = ready(obj)
+		ids[obj.GetName()] = obj.GetCommonStatus().ID
+	})
 	before := w.api.Writes()
 	w.pass(10 * time.Minute)
 	w.each("AuthKey", func(obj object) {
-		if obj.GetCommonStatus().ID != keys[obj.GetName()] {
+		_, reason, _ := ready(obj)
+		switch {
+		case obj.GetCommonStatus().ID != ids[obj.GetName()]:
 			due += 6 // it was time to renew the key
+		case reason == v1alpha1.ReasonExpired && reasons[obj.GetName()] != reason:
+			due += 2 // its time was up
 		}
 	})
 	if n := w.api.Writes() - before; n > due {
