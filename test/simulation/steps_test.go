@@ -377,6 +377,13 @@ func (w *world) loseSecret(s step) {
 
 // rotateToken puts another access token of the same organisation into the Secret.
 func (w *world) rotateToken(s step) {
+	for _, kind := range []string{artefacts.name, identities.name} {
+		w.each(kind, func(obj object) {
+			if len(lifecycle.SentIntents(obj)) > 0 { // what is found with another token may have been there before
+				w.mayStay(resource{kind, obj.GetName()})
+			}
+		})
+	}
 	was := w.token
 	w.token = connectsim.NewSecret("rporg_")
 	w.mu.Lock()
