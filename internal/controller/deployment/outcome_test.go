@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,6 +189,23 @@ func TestALateEffectIsFollowed(t *testing.T) {
 		late := a.org.AddDeployment(a.device, a.artefact)
 		if seen := a.look(""); seen.Relation != lifecycle.Recovered || seen.ID != late.ID {
 			t.Errorf("%s is %s, want %s to be recovered", seen.ID, seen.Relation, late.ID)
+		}
+	})
+}
+
+// A request whose answer was lost may have been carried out on a device that has left the organisation since. What
+// has its name now may be the same board: nothing is deployed there.
+func TestNobodyAnswersForADeviceThatIsGone(t *testing.T) {
+	try(t, v1alpha1.DeploymentSpec{}, func(a *attempt) {
+		sent := lifecycle.Intent{Note: note{Device: a.device, Artefact: a.artefact}.String()}
+		a.org.RemoveDevice(a.device)
+		for name, intents := range map[string][]lifecycle.Intent{"alone": {sent}, "before one that nobody can read": {sent, {}}} {
+			a.obj.Status = v1alpha1.DeploymentStatus{}
+			a.sent = intents
+			seen := a.mustBe("")
+			if seen.Relation != lifecycle.Absent || seen.Outcome.Reason != v1alpha1.ReasonNotFound || !strings.Contains(seen.Outcome.Message, a.device) {
+				t.Errorf("%s: %s, %+v", name, seen.Relation, seen.Outcome)
+			}
 		}
 	})
 }

@@ -60,8 +60,8 @@ func (e *external) recover(ctx context.Context) (lifecycle.Observation, error) {
 		if err != nil || seen.Relation == lifecycle.Recovered {
 			return seen, err
 		}
-		if !here {
-			e.goneDevice = parseNote(intent.Note).Device
+		if device := parseNote(intent.Note).Device; device != "" && !here {
+			e.goneDevice = device
 		}
 	}
 	for _, intent := range e.conn.SentElsewhere {
