@@ -252,7 +252,8 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 	e.store.Put(*changed)
 	seen := e.registered(lifecycle.Mine, *changed)
 	left := e.changes()
-	if asked.DeviceName != nil && left.DeviceName != nil || asked.Tags != nil && left.Tags != nil {
+	ignored := asked.DeviceName != nil && left.DeviceName != nil || asked.Tags != nil && left.Tags != nil
+	if ignored {
 		meta.SetStatusCondition(&e.obj.Status.Conditions, metav1.Condition{
 			Type: v1alpha1.ConditionSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonIdentityExchanged,
 			Message:            "The identity has become a device, so Connect ignores spec.deviceName and spec.tags: manage the name and the tags of the device with a Device.",
@@ -267,7 +268,7 @@ func (e *external) Update(ctx context.Context, id string) (lifecycle.Observation
 			"Connect refuses the spec: it answers as if it had changed the description to spec.description, and has not.")
 	case left != connectclient.DeviceIdentityUpdate{}:
 		seen.Outcome = lifecycle.RequeueWithBackoff() // somebody has changed it since it was seen
-	case asked.Description != nil || !e.ignored():
+	case !ignored:
 		e.conn.Event(lifecycle.Event{Reason: v1alpha1.EventUpdated, Action: "Update", Message: "Updated the device identity " + id + " in the organisation."})
 	}
 	return seen, nil
