@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -212,22 +213,28 @@ func TestEndlessErrorMeansItsStatus(t *testing.T) {
 	}
 }
 
-// An endless answer at a trickle is given up like one that does not come.
+// An endless answer at a trickle is given up like one that does not come. Time is synctest's.
 func TestTrickleEnds(t *testing.T) {
-	url := raw(t, func(conn net.Conn, _ *http.Request) {
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
-		for {
-			if _, err := conn.Write([]byte(" ")); err != nil {
-				return
+	_, transport := trusted(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		transport.DialContext = n.dial
+		p := &peer{URL: "http://127.0.0.1", transport: transport}
+		p.serveHTTP1(t, n, func(conn net.Conn, _ int) bool {
+			_, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			for err == nil {
+				time.Sleep(time.Second)
+				_, err = conn.Write([]byte(" "))
 			}
-			time.Sleep(time.Millisecond) // it is the peer that is slow
+			return false
+		})
+		t.Cleanup(transport.CloseIdleConnections)
+		_, err := connect(t, p.URL, func(o *Options) { o.Transport = transport }).Deployments().Get(t.Context(), "d1")
+		mustBeOf(t, err, ErrUnavailable)
+		if !strings.Contains(err.Error(), "no answer in time") {
+			t.Error(err)
 		}
 	})
-	_, err := connect(t, url, func(o *Options) { o.Timeout = 50 * time.Millisecond }).Deployments().Get(t.Context(), "d1")
-	mustBeOf(t, err, ErrUnavailable)
-	if !strings.Contains(err.Error(), "no answer in time") {
-		t.Error(err)
-	}
 }
 
 // Ids are the API's own. Whatever they are, they are asked for below their collection, and rows that
