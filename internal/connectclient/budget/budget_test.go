@@ -836,43 +836,35 @@ func TestGivingBackDoesNotSendASecondAlone(t *testing.T) {
 
 // What was let through some time ago goes only if it still may.
 func TestRenewal(t *testing.T) {
-	renew := func(d *desk, ticket *budget.Ticket, why budget.Reason) {
-		d.Helper()
-		err := ticket.Renew()
-		if err == nil {
-			d.Fatalf("it goes; want %s", why)
-		}
-		if got := refusalOf(err).Reason; got != why {
-			d.Fatalf("it is refused as %s; want %s", got, why)
-		}
-		ticket.Release()
-		if n := d.State().InFlight; n != 0 {
-			d.Errorf("%d in flight", n)
-		}
+	for name, test := range map[string]struct {
+		meanwhile []budget.Answer // to others, five seconds apart
+		why       budget.Reason
+	}{
+		"a 429 has stopped everybody":  {[]budget.Answer{announce(429, 100, 0, time.Hour)}, budget.Exhausted},
+		"others have spent the window": {[]budget.Answer{announce(200, 100, 1, time.Hour)}, budget.Exhausted},
+		"the token has been rejected":  {[]budget.Answer{{StatusCode: 401}, {StatusCode: 401}}, budget.Unauthorized},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, budget.Config{})
+			d.call(budget.Write, announce(200, 100, 50, time.Hour))
+			ticket := d.take(budget.Write)
+			for _, answer := range test.meanwhile {
+				d.call(budget.Write, answer)
+				d.wait(5 * time.Second)
+			}
+			err := ticket.Renew()
+			if err == nil {
+				t.Fatalf("it goes; want %s", test.why)
+			}
+			if got := refusalOf(err).Reason; got != test.why {
+				t.Errorf("it is refused as %s; want %s", got, test.why)
+			}
+			ticket.Release()
+			if n := d.State().InFlight; n != 0 {
+				t.Errorf("%d in flight", n)
+			}
+		})
 	}
-	t.Run("a 429 has stopped everybody", func(t *testing.T) {
-		d := newDesk(t, budget.Config{})
-		d.call(budget.Write, announce(200, 100, 50, time.Hour))
-		ticket := d.take(budget.Write)
-		d.call(budget.Write, announce(429, 100, 0, time.Hour))
-		renew(d, ticket, budget.Exhausted)
-	})
-	t.Run("others have spent the window", func(t *testing.T) {
-		d := newDesk(t, budget.Config{})
-		d.call(budget.Write, announce(200, 100, 50, time.Hour))
-		ticket := d.take(budget.Write)
-		d.call(budget.Write, announce(200, 100, 1, time.Hour))
-		renew(d, ticket, budget.Exhausted)
-	})
-	t.Run("the token has been rejected", func(t *testing.T) {
-		d := newDesk(t, budget.Config{})
-		d.call(budget.Write, announce(200, 100, 50, time.Hour))
-		ticket := d.take(budget.Write)
-		d.call(budget.Write, budget.Answer{StatusCode: 401})
-		d.wait(5 * time.Second)
-		d.call(budget.Write, budget.Answer{StatusCode: 401})
-		renew(d, ticket, budget.Unauthorized)
-	})
 	t.Run("it has the last of the window itself", func(t *testing.T) {
 		d := newDesk(t, budget.Config{})
 		d.call(budget.Write, announce(200, 100, 2, time.Hour)) // one is left to what is urgent
